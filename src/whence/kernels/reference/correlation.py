@@ -1,0 +1,34 @@
+"""Squared local normalised cross-correlation."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+
+def local_correlation(
+    a: torch.Tensor, b: torch.Tensor, window: int = 9, epsilon: float = 1e-4
+) -> torch.Tensor:
+    """Squared correlation coefficient of two images (B, C, *spatial) in a cubic window, per voxel, 0..1.
+
+    Windows are cut at the image's border. ``epsilon`` regularises by the variance (squared units of
+    intensity) below which a window counts as flat, so that noise over background weighs nothing.
+    """
+    if window % 2 == 0 or window < 3:
+        raise ValueError(f"a window is odd and at least 3 voxels; got {window}")
+    mean_a, mean_b = _mean(a, window), _mean(b, window)
+    covariance = _mean(a * b, window) - mean_a * mean_b
+    variance_a = (_mean(a * a, window) - mean_a**2).clamp_min(0)
+    variance_b = (_mean(b * b, window) - mean_b**2).clamp_min(0)
+    return covariance**2 / (variance_a * variance_b + epsilon**2)
+
+
+def _mean(image: torch.Tensor, window: int) -> torch.Tensor:
+    """Mean over a window as separable running means."""
+    for axis in range(2, image.ndim):
+        kernel = [1] * (image.ndim - 2)
+        kernel[axis - 2] = window
+        padding = [k // 2 for k in kernel]
+        pool = F.avg_pool2d if image.ndim == 4 else F.avg_pool3d
+        image = pool(image, kernel, stride=1, padding=padding, count_include_pad=False)
+    return image
