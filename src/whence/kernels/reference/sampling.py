@@ -33,7 +33,9 @@ def sample(
     spatial = image.shape[2:]
     dims = len(spatial)
     if coordinates.shape[1] != dims:
-        raise ValueError(f"an image {tuple(image.shape)} is sampled at (B, {dims}, *out); got {tuple(coordinates.shape)}")
+        raise ValueError(
+            f"an image {tuple(image.shape)} is sampled at (B, {dims}, *out); got {tuple(coordinates.shape)}"
+        )
     batch = max(image.shape[0], coordinates.shape[0])
     out = coordinates.shape[2:]
     # grid_sample wants as many output axes as the image has, the last coordinate first, in [-1, 1].
@@ -48,7 +50,18 @@ def sample(
         padding_mode=OUTSIDE[outside],
         align_corners=True,
     )
+    if outside == "zeros" and 1 in spatial:
+        values = values * _presence(flat, spatial, mode).to(values.dtype)
     return values.reshape(batch, image.shape[1], *out)
+
+
+def _presence(coordinates: torch.Tensor, spatial: torch.Size, mode: str) -> torch.Tensor:
+    """How much of a sample lies on axes of one voxel, (B, 1, *out), where [-1, 1] has no length for grid_sample."""
+    weight = torch.ones_like(coordinates[:, :1])
+    for axis in (d for d, n in enumerate(spatial) if n == 1):
+        away = coordinates[:, axis : axis + 1].abs()
+        weight = weight * ((1 - away).clamp_min(0) if mode == "linear" else (away <= 0.5).to(weight.dtype))
+    return weight
 
 
 def warp(
