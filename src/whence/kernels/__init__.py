@@ -8,11 +8,13 @@ from whence.kernels.reference.correlation import local_correlation
 from whence.kernels.reference.histogram import joint_histogram
 from whence.kernels.reference.mind import mind_descriptor
 from whence.kernels.reference.sampling import identity, sample, warp
+from whence.kernels.reference.smoothing import gaussian
 from whence.kernels.reference.transport import compose, exp, jacobian_determinant
 
 __all__ = [
     "compose",
     "exp",
+    "gaussian",
     "identity",
     "jacobian_determinant",
     "joint_histogram",

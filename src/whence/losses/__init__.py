@@ -1,0 +1,16 @@
+"""What training and registration minimise: similarity, regularity, adversarial terms."""
+
+from whence.losses.adversarial import lsgan_discriminator, lsgan_generator
+from whence.losses.regularity import bending_energy, gradient_energy
+from whence.losses.similarity import SIMILARITIES, Similarity, make_similarity, normalised_mutual_information
+
+__all__ = [
+    "SIMILARITIES",
+    "Similarity",
+    "bending_energy",
+    "gradient_energy",
+    "lsgan_discriminator",
+    "lsgan_generator",
+    "make_similarity",
+    "normalised_mutual_information",
+]

@@ -1,0 +1,1 @@
+"""The thin glue to Lightning: runs, their folders, evaluation, the demo."""

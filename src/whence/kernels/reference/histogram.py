@@ -5,9 +5,7 @@ from __future__ import annotations
 import torch
 
 
-def joint_histogram(
-    a: torch.Tensor, b: torch.Tensor, bins: int, mask: torch.Tensor | None = None
-) -> torch.Tensor:
+def joint_histogram(a: torch.Tensor, b: torch.Tensor, bins: int, mask: torch.Tensor | None = None) -> torch.Tensor:
     """Joint probabilities (B, bins, bins) of two images (B, C, *spatial), differentiable in both.
 
     Intensities are expected in [0, 1] (and clamped to it): 0 and 1 fall on the centres of the second

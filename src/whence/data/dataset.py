@@ -1,0 +1,124 @@
+"""Samples of a pairs table as a network sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from whence.data.frame import PLANES, Frame, Intensity, fit_shape, on_lattice
+from whence.data.pairs import Pair, PairsTable
+from whence.errors import InputError
+from whence.io import read
+from whence.space import Volume
+
+Progress = Callable[[int, int], None]
+
+
+def survey(table: PairsTable, dims: int | None = None, plane: str | None = None, size: Sequence[int] = ()) -> Frame:
+    """Frame of a table: median spacing and largest shape of its sources, or the shape asked for.
+
+    ``dims`` defaults to that of the images, or 2 where a plane is named or volumes are single slices.
+    Raises InputError where images differ in dimensions or do not suit what was asked.
+    """
+    volumes = [(row, read(row.path("source"))) for row in table]
+    first = volumes[0][1]
+    for row, volume in volumes:
+        if volume.dims != first.dims or volume.tensor.shape[1] != first.tensor.shape[1]:
+            raise InputError(
+                f"{row.path('source')} is {volume.dims}D with {volume.tensor.shape[1]} channels; the table's first "
+                f"source is {first.dims}D with {first.tensor.shape[1]}"
+            )
+    if plane is not None and plane not in PLANES:
+        raise InputError(f"unknown plane {plane!r}; expected one of {', '.join(PLANES)}")
+    plane = plane or _single_slice_plane(first)
+    dims = dims or (2 if plane or first.dims == 2 else 3)
+    if dims > first.dims:
+        raise InputError(f"a {dims}D model needs {dims}D images; {volumes[0][0].path('source')} is {first.dims}D")
+    if dims == 2 and first.dims == 3 and plane is None:
+        raise InputError("a 2D model on volumes needs the plane of its slices: --plane axial, coronal or sagittal")
+    if dims == 3 or first.dims == 2:
+        plane = None
+    inside = [a for a in range(first.dims) if plane is None or a != PLANES.index(plane)]
+    grids = [volume.grid.canonical() for _, volume in volumes]
+    spacing = np.median([grid.spacing[inside] for grid in grids], axis=0)
+    target = read(table.rows[0].path("target"))
+    frame = Frame(
+        dims,
+        tuple(np.round(spacing, 4)),
+        tuple(size) or (1,) * dims,
+        first.tensor.shape[1],
+        target.tensor.shape[1],
+        plane,
+    )
+    if not size:
+        shapes = [[frame.lattice(volume.grid).shape[a] for a in inside] for _, volume in volumes]
+        frame = Frame(**{**frame.to_dict(), "shape": np.max(shapes, axis=0)})
+    elif len(size) != dims:
+        raise InputError(f"--size needs {dims} numbers for a {dims}D model; got {list(size)}")
+    return frame
+
+
+class PairDataset(Dataset):
+    """Sources and targets of a table, (C, *shape) in [-1, 1], kept in memory after the first reading.
+
+    A 2D frame on volumes makes a sample of every slice that shows enough foreground in both images.
+    ``foreground`` is the least share of voxels above background a slice must have.
+    """
+
+    def __init__(
+        self, table: PairsTable, frame: Frame, foreground: float = 0.02, progress: Progress | None = None
+    ) -> None:
+        self.frame = frame
+        self.columns = [c for c in ("source", "target", "registered") if c != "registered" or table.has(c)]
+        self.samples: list[dict[str, torch.Tensor]] = []
+        self.ids: list[str] = []
+        for number, row in enumerate(table, start=1):
+            for sample in self._row(row, foreground):
+                self.samples.append(sample)
+                self.ids.append(row.id)
+            if progress is not None:
+                progress(number, len(table))
+        if not self.samples:
+            raise InputError(f"no slice of {table.path} shows enough foreground in source and target")
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        return {name: value.float() for name, value in self.samples[index].items()}
+
+    def _row(self, row: Pair, foreground: float) -> list[dict[str, torch.Tensor]]:
+        volumes = {column: read_image(row.path(column)) for column in self.columns}
+        source = volumes["source"]
+        lattice = self.frame.lattice(source.grid, str(row.path("source")))
+        batches = {}
+        for column, volume in volumes.items():
+            if volume.dims != source.dims:
+                raise InputError(f"{row.path(column)} is {volume.dims}D while {row.path('source')} is {source.dims}D")
+            tensor = on_lattice(volume, lattice, Intensity.of(volume))
+            # Half precision keeps 11 bits, more than a scanner's noise leaves, in half the memory.
+            batches[column] = fit_shape(self.frame.slices(tensor), self.frame.shape).half()
+        count = batches["source"].shape[0]
+        samples = [{column: batch[n] for column, batch in batches.items()} for n in range(count)]
+        if self.frame.axis is None:
+            return samples
+        return [s for s in samples if all(float((image > -0.8).float().mean()) >= foreground for image in s.values())]
+
+
+def read_image(path: str | Path) -> Volume:
+    """Read an image that a network can learn from. Raises InputError where it is constant."""
+    volume = read(path)
+    if float(volume.tensor.min()) == float(volume.tensor.max()):
+        raise InputError(f"{path} is constant ({float(volume.tensor.min()):g} everywhere); expected an image")
+    return volume
+
+
+def _single_slice_plane(volume: Volume) -> str | None:
+    """Plane of a 3D file that holds one slice."""
+    if volume.dims != 3 or 1 not in volume.grid.shape:
+        return None
+    return PLANES[volume.grid.canonical().shape.index(1)]

@@ -1,0 +1,141 @@
+"""Frame: how images enter a network and how what it says returns to the images' own grid."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from whence.errors import InputError
+from whence.field import resample
+from whence.metrics.body import robust_range
+from whence.space import Grid, Volume
+
+PLANES = ("sagittal", "coronal", "axial")
+
+
+@dataclass(frozen=True)
+class Intensity:
+    """Linear scale between an image's own intensities and [-1, 1]."""
+
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, volume: Volume) -> Intensity:
+        """From the 0.5 and 99.5 percent quantiles of an image."""
+        low, high = robust_range(volume.tensor[:1].reshape(1, 1, -1))
+        return cls(float(low), float(high))
+
+    def normalise(self, tensor: torch.Tensor) -> torch.Tensor:
+        """To [-1, 1], clamped."""
+        return ((tensor - self.low) / (self.high - self.low) * 2 - 1).clamp(-1, 1)
+
+    def restore(self, tensor: torch.Tensor) -> torch.Tensor:
+        """From [-1, 1] to the image's own scale."""
+        return (tensor + 1) / 2 * (self.high - self.low) + self.low
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What a run's networks see: dimensions, slice plane, spacing, shape and channels.
+
+    ``plane`` names the slices a 2D model takes from volumes, None where its images are 2D files.
+    ``spacing`` (mm) and ``shape`` are those of the network's lattice, in canonical (R, A, S) axis order.
+    """
+
+    dims: int
+    spacing: tuple[float, ...]
+    shape: tuple[int, ...]
+    source_channels: int = 1
+    target_channels: int = 1
+    plane: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.plane is not None and self.plane not in PLANES:
+            raise InputError(f"unknown plane {self.plane!r}; expected one of {', '.join(PLANES)}")
+        object.__setattr__(self, "spacing", tuple(float(s) for s in self.spacing))
+        object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists and numbers, for YAML."""
+        plain = asdict(self)
+        return {**plain, "spacing": list(self.spacing), "shape": list(self.shape)}
+
+    @property
+    def axis(self) -> int | None:
+        """World axis across the slices: 0 R, 1 A, 2 S; None where images have the model's dimensions."""
+        return None if self.plane is None else PLANES.index(self.plane)
+
+    def lattice(self, grid: Grid, name: str = "image") -> Grid:
+        """Grid on which the network sees an image: canonical axes, this frame's spacing, the same view.
+
+        Spacings within 1 % keep the image's own voxels, so that nothing is interpolated.
+        """
+        axis = self.axis
+        expected = self.dims if axis is None else 3
+        if grid.dims != expected:
+            if grid.dims == 3 and self.dims == 2:
+                raise InputError(
+                    f"the model was trained on 2D files and cannot tell the slice plane of {name}, which is 3D "
+                    f"({grid}); train with --plane axial, coronal or sagittal"
+                )
+            raise InputError(f"the model expects {expected}D images; {name} is {grid.dims}D ({grid})")
+        canonical = grid.canonical()
+        spacing = np.array(canonical.spacing)
+        wanted = spacing.copy()
+        inside = [a for a in range(grid.dims) if a != axis]
+        wanted[inside] = self.spacing
+        if np.allclose(spacing, wanted, rtol=0.01):
+            return canonical
+        return canonical.resampled(tuple(wanted))
+
+    def slices(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Volume (1, C, *3D) of the lattice as a batch of its slices (N, C, *2D); 2D and 3D models: itself."""
+        if self.axis is None:
+            return tensor
+        return tensor.movedim(2 + self.axis, 0)[:, 0]
+
+    def stack(self, batch: torch.Tensor, vectors: bool = False) -> torch.Tensor:
+        """Inverse of ``slices``; in-plane vectors get a zero component across the slices."""
+        if self.axis is None:
+            return batch
+        if vectors:
+            parts = list(batch.unbind(dim=1))
+            parts.insert(self.axis, torch.zeros_like(parts[0]))
+            batch = torch.stack(parts, dim=1)
+        return batch[None].movedim(1, 2 + self.axis)
+
+
+def fit_shape(tensor: torch.Tensor, shape: Sequence[int], value: float = -1.0) -> torch.Tensor:
+    """Centre-crop and pad the spatial axes of (B, C, *spatial) to a shape."""
+    for axis, wanted in enumerate(shape, start=2):
+        have = tensor.shape[axis]
+        if have > wanted:
+            tensor = tensor.narrow(axis, (have - wanted) // 2, wanted)
+        elif have < wanted:
+            before = (wanted - have) // 2
+            pad = [0, 0] * (tensor.ndim - axis - 1) + [before, wanted - have - before]
+            tensor = F.pad(tensor, pad, value=value)
+    return tensor
+
+
+def unfit_shape(tensor: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    """Back to a shape after ``fit_shape`` enlarged it."""
+    for axis, wanted in enumerate(shape, start=2):
+        tensor = tensor.narrow(axis, (tensor.shape[axis] - wanted) // 2, wanted)
+    return tensor
+
+
+def up_to_multiple(shape: Sequence[int], multiple: int) -> tuple[int, ...]:
+    """Smallest shape not below this one whose sizes are multiples."""
+    return tuple(-(-n // multiple) * multiple for n in shape)
+
+
+def on_lattice(volume: Volume, lattice: Grid, intensity: Intensity) -> torch.Tensor:
+    """Image (1, C, *spatial) on a frame's lattice, in [-1, 1]; what lies outside it is background."""
+    return resample(volume.with_tensor(intensity.normalise(volume.tensor)), lattice).tensor

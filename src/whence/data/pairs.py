@@ -1,0 +1,161 @@
+"""pairs.csv: one row a pair of images, with whatever is known of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from whence.errors import InputError
+
+REQUIRED = ("id", "source", "split")
+FILES = (
+    "source",
+    "target",
+    "registered",
+    "source_mask",
+    "target_mask",
+    "source_brain",
+    "target_brain",
+    "source_labels",
+    "target_labels",
+    "source_points",
+    "target_points",
+    "displacement",
+    "inverse",
+)
+COLUMNS = (*dict.fromkeys((*REQUIRED, *FILES)),)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One row: its id, its split, absolute paths of the files it names, and its conditions."""
+
+    id: str
+    split: str
+    files: dict[str, Path]
+    conditions: dict[str, Any] = field(default_factory=dict)
+
+    def path(self, column: str) -> Path:
+        """Path of a column. Raises InputError where this row has none."""
+        if column not in self.files:
+            raise InputError(f"pair {self.id!r} has no {column!r}; the column is missing or empty in its table")
+        return self.files[column]
+
+
+@dataclass(frozen=True)
+class PairsTable:
+    """Rows of a pairs.csv; paths in it are relative to the table's folder."""
+
+    path: Path
+    rows: tuple[Pair, ...]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[Pair]:
+        return iter(self.rows)
+
+    def split(self, *names: str) -> PairsTable:
+        """Rows of the named splits. Raises InputError if there is none."""
+        rows = tuple(row for row in self.rows if row.split in names)
+        if not rows:
+            found = sorted({row.split for row in self.rows})
+            raise InputError(f"{self.path} has no rows of split {' or '.join(names)}; it has {', '.join(found)}")
+        return PairsTable(self.path, rows)
+
+    def has(self, column: str) -> bool:
+        """Whether every row names a file in this column."""
+        return all(column in row.files for row in self.rows)
+
+
+def read_pairs(path: str | Path, columns: Sequence[str] = ("source", "target")) -> PairsTable:
+    """Read and check a pairs.csv: required columns present, ids unique, every file there.
+
+    ``columns`` are the file columns that every row must fill. Further columns are conditions; one that
+    is nearly a known name is taken for a slip of the pen. Raises InputError naming row and column.
+    """
+    import pandas as pd
+
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"expected a table of pairs; there is no file {path}")
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not a readable csv table: {str(error).strip()}") from error
+    _check_columns(path, list(table.columns), columns)
+    if table.empty:
+        raise InputError(f"{path} has no rows")
+    rows = []
+    for number, record in enumerate(table.to_dict("records"), start=2):
+        row = _row(path, number, {str(name): value for name, value in record.items()})
+        for column in columns:
+            if column not in row.files:
+                raise InputError(f"{path} line {number}: column {column!r} is empty; expected a file")
+        rows.append(row)
+    ids = [row.id for row in rows]
+    doubled = sorted({name for name in ids if ids.count(name) > 1}) if len(set(ids)) < len(ids) else []
+    if doubled:
+        raise InputError(f"{path}: ids must be unique; {doubled[0]!r} stands more than once")
+    return PairsTable(path, tuple(rows))
+
+
+def write_pairs(path: str | Path, records: Sequence[dict[str, Any]]) -> Path:
+    """Write rows to a pairs.csv; paths below the table's folder become relative to it."""
+    import pandas as pd
+
+    from whence.io import replacing
+
+    path = Path(path)
+    base = path.parent.resolve()
+    rows = []
+    for record in records:
+        row = dict(record)
+        for column in FILES:
+            if row.get(column):
+                file = Path(row[column])
+                file = file if file.is_absolute() else base / file
+                row[column] = file.relative_to(base).as_posix() if file.is_relative_to(base) else file.as_posix()
+        rows.append(row)
+    with replacing(path) as temporary:
+        pd.DataFrame(rows).to_csv(temporary, index=False)
+    return path
+
+
+def _check_columns(path: Path, found: list[str], wanted: Sequence[str]) -> None:
+    missing = [name for name in (*REQUIRED, *wanted) if name not in found]
+    unknown = [name for name in found if name not in COLUMNS]
+    for name in missing:
+        close = get_close_matches(name, unknown, n=1)
+        hint = f"; did you mean it by {close[0]!r}?" if close else ""
+        raise InputError(f"{path} has no column {name!r}; it has {', '.join(found)}{hint}")
+    for name in unknown:
+        close = get_close_matches(name, COLUMNS, n=1, cutoff=0.85)
+        if close:
+            raise InputError(f"{path} has an unknown column {name!r}; did you mean {close[0]!r}?")
+
+
+def _row(path: Path, number: int, record: dict[str, str]) -> Pair:
+    files: dict[str, Path] = {}
+    for column in FILES:
+        value = (record.get(column) or "").strip()
+        if not value:
+            continue
+        file = (path.parent / value).resolve()
+        if not file.exists():
+            raise InputError(f"{path} line {number}: {column} names {value!r}, which does not exist")
+        files[column] = file
+    conditions = {name: _condition(value) for name, value in record.items() if name not in COLUMNS and value != ""}
+    if not record["id"]:
+        raise InputError(f"{path} line {number}: the id is empty")
+    return Pair(record["id"], record["split"], files, conditions)
+
+
+def _condition(value: str) -> float | str:
+    try:
+        return float(value)
+    except ValueError:
+        return value

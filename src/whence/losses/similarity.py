@@ -1,0 +1,82 @@
+"""Dissimilarities of two images on one grid: 0 for images that agree, larger the less they do.
+
+All take images (B, C, *spatial) scaled to [-1, 1] and return a scalar mean over the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+
+from whence import kernels
+
+Similarity = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def ncc(a: torch.Tensor, b: torch.Tensor, window: int = 9) -> torch.Tensor:
+    """1 - mean squared local correlation; blind to a locally linear change of contrast."""
+    return 1 - kernels.local_correlation(a, b, window).mean()
+
+
+def normalised_mutual_information(
+    a: torch.Tensor, b: torch.Tensor, bins: int = 32, mask: torch.Tensor | None = None
+) -> torch.Tensor:
+    """NMI = 2 I(a; b) / (H(a) + H(b)) of each image of the batch, (B,), 0 (independent) to 1."""
+    mutual, entropy_a, entropy_b = _information(a, b, bins, mask)
+    return 2 * mutual / (entropy_a + entropy_b).clamp_min(1e-6)
+
+
+def nmi(a: torch.Tensor, b: torch.Tensor, bins: int = 32) -> torch.Tensor:
+    """Differentiable normalised mutual information as a loss, 1 - NMI (TraceTrans's DNMI)."""
+    return 1 - normalised_mutual_information(a, b, bins).mean()
+
+
+def mi(a: torch.Tensor, b: torch.Tensor, bins: int = 32) -> torch.Tensor:
+    """Negative mutual information in nats."""
+    return -_information(a, b, bins, None)[0].mean()
+
+
+def mind(a: torch.Tensor, b: torch.Tensor, radius: int = 2, dilation: int = 2) -> torch.Tensor:
+    """Mean absolute difference of MIND-SSC descriptors, channel by channel."""
+    channels = range(a.shape[1])
+    parts = [
+        (
+            kernels.mind_descriptor(a[:, c, None], radius, dilation)
+            - kernels.mind_descriptor(b[:, c, None], radius, dilation)
+        )
+        .abs()
+        .mean()
+        for c in channels
+    ]
+    return torch.stack(parts).mean()
+
+
+def mse(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Mean squared difference."""
+    return (a - b).square().mean()
+
+
+SIMILARITIES: dict[str, Similarity] = {"ncc": ncc, "nmi": nmi, "mi": mi, "mind": mind, "mse": mse}
+
+
+def make_similarity(name: str, **options: int) -> Similarity:
+    """Dissimilarity by name with its options set. Raises ValueError for an unknown name."""
+    if name not in SIMILARITIES:
+        raise ValueError(f"unknown similarity {name!r}; expected one of {', '.join(SIMILARITIES)}")
+    return partial(SIMILARITIES[name], **options) if options else SIMILARITIES[name]
+
+
+def _information(
+    a: torch.Tensor, b: torch.Tensor, bins: int, mask: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Mutual information and the two entropies, (B,) each, in nats."""
+    joint = kernels.joint_histogram((a + 1) / 2, (b + 1) / 2, bins, mask)
+    entropy = _entropy(joint.flatten(1))
+    entropy_a, entropy_b = _entropy(joint.sum(dim=2)), _entropy(joint.sum(dim=1))
+    return entropy_a + entropy_b - entropy, entropy_a, entropy_b
+
+
+def _entropy(probabilities: torch.Tensor) -> torch.Tensor:
+    return -(probabilities * probabilities.clamp_min(1e-10).log()).sum(dim=1)

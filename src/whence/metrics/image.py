@@ -1,0 +1,48 @@
+"""Quality of a predicted image beside the true one."""
+
+from __future__ import annotations
+
+import torch
+
+from whence.losses import normalised_mutual_information
+
+WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang et al. 2003, five scales
+
+
+def image_quality(prediction: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) -> dict[str, float]:
+    """SSIM, MS-SSIM, PSNR, NMI and MAE inside the body, of two images (1, C, *spatial) in [0, 1].
+
+    SSIM, PSNR and MAE are means over ``mask`` (1, 1, *spatial) bool, so that empty background raises
+    nobody's figure; MS-SSIM (as many of its five scales as the image allows) and NMI see the whole
+    image. SSIM and MS-SSIM are MONAI's: Gaussian window of 11 voxels, less in thin images.
+    """
+    from monai.metrics import MultiScaleSSIMMetric
+    from monai.metrics.regression import KernelType, compute_ssim_and_cs
+
+    dims = prediction.ndim - 2
+    inside = mask.expand_as(prediction)
+    if not bool(inside.any()):
+        raise ValueError("the body mask is empty")
+    thinnest = min(prediction.shape[2:])
+    window = min(11, thinnest if thinnest % 2 else thinnest - 1)
+    ssim_map, _ = compute_ssim_and_cs(
+        prediction, target, dims, (window,) * dims, (1.5,) * dims, KernelType.GAUSSIAN, data_range=1.0
+    )
+    # The map covers window centres whose window fits; the mask is cut alike.
+    margin = [(a - b) // 2 for a, b in zip(prediction.shape[2:], ssim_map.shape[2:], strict=True)]
+    index = (..., *[slice(m, m + n) for m, n in zip(margin, ssim_map.shape[2:], strict=True)])
+    centres = inside[index]
+    difference = (prediction - target)[inside]
+    squared = float(difference.square().mean())
+    found = {
+        "ssim": float(ssim_map[centres].mean()) if bool(centres.any()) else float(ssim_map.mean()),
+        "psnr": -10 * torch.log10(torch.tensor(max(squared, 1e-12))).item(),
+        "nmi": float(normalised_mutual_information(prediction * 2 - 1, target * 2 - 1, 32).mean()),
+        "mae": float(difference.abs().mean()),
+    }
+    scales = sum(thinnest // 2**level > window for level in range(len(WEIGHTS)))
+    if scales > 1:
+        weights = [w / sum(WEIGHTS[:scales]) for w in WEIGHTS[:scales]]
+        metric = MultiScaleSSIMMetric(dims, data_range=1.0, kernel_size=window, weights=weights)
+        found["ms_ssim"] = float(metric(prediction, target).mean())
+    return found

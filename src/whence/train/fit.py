@@ -1,0 +1,110 @@
+"""Train a method on a pairs table, or take up where a killed run stopped."""
+
+from __future__ import annotations
+
+import logging
+import math
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from whence.data import PairDataset, read_pairs, survey
+from whence.errors import InputError
+from whence.models import find_method
+from whence.train.callbacks import Watch, progress_bar
+from whence.train.run import RunConfig, differences, model_path, save_model, write_config
+from whence.train.settings import TrainConfig
+
+
+def fit(method: str, data: str | Path, out: str | Path, model: Any = None, train: TrainConfig | None = None) -> Path:
+    """Train ``method`` on the train split of a table; returns the run folder.
+
+    Called again with the same settings it resumes at the last checkpoint, and does nothing once the run
+    is finished. Raises InputError where the folder holds a run of other settings.
+    """
+    train = train or TrainConfig()
+    out, data = Path(out), Path(data)
+    chosen = find_method(method)
+    model = chosen.config_class() if model is None else model
+    table = read_pairs(data)
+    training_rows = table.split("train")
+    known = RunConfig.from_file(out / "config.yaml") if (out / "config.yaml").is_file() else None
+    frame = known.frame if known else survey(training_rows, train.dims, train.plane, train.size)
+    config = RunConfig(method, model, train, frame, str(data.resolve()))
+    if known is not None and (changes := differences(known, config)):
+        raise InputError(f"{out} holds a run of other settings ({'; '.join(changes)}); choose another --out")
+    if known is not None and model_path(out).is_file():
+        return out
+    _make_folder(out)
+    if known is None:
+        write_config(config, out)
+
+    if train.threads:
+        torch.set_num_threads(train.threads)
+    with progress_bar(transient=True) as bar:
+        task = bar.add_task("reading images", total=None, note="")
+        samples = PairDataset(training_rows, frame, progress=lambda n, all_: bar.update(task, completed=n, total=all_))
+        held_out = None
+        if any(row.split == "val" for row in table):
+            held_out = PairDataset(table.split("val"), frame)
+    net = config.build()
+    _run(net, config, samples, held_out, out)
+    save_model(net, out)
+    return out
+
+
+def _run(net: Any, config: RunConfig, samples: PairDataset, held_out: PairDataset | None, out: Path) -> None:
+    import lightning as L
+    from lightning.pytorch.callbacks import ModelCheckpoint
+    from lightning.pytorch.loggers import TensorBoardLogger
+
+    from whence.train.training import Stretches, Training
+
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    train = config.train
+    keep = ModelCheckpoint(
+        dirpath=out / "checkpoints",
+        filename="last",
+        save_top_k=1,
+        every_n_epochs=1,
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+    )
+    with warnings.catch_warnings():
+        # Lightning advises on workers and loggers; samples are in memory and need none.
+        warnings.filterwarnings("ignore", module="lightning")
+        warnings.filterwarnings("ignore", message=".*deterministic.*")
+        trainer = L.Trainer(
+            accelerator=train.accelerator,
+            devices=train.devices,
+            strategy="auto" if train.devices == 1 else "ddp_find_unused_parameters_true",
+            precision=train.precision,  # type: ignore[arg-type]
+            max_epochs=math.ceil(train.steps / train.save_every),
+            reload_dataloaders_every_n_epochs=1,
+            use_distributed_sampler=False,
+            num_sanity_val_steps=0,
+            logger=TensorBoardLogger(save_dir=out, name="", version="tensorboard"),
+            callbacks=[keep, Watch(out / "metrics.csv", f"training {config.method}")],
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            deterministic="warn",
+            default_root_dir=out,
+        )
+        last = out / "checkpoints" / "last.ckpt"
+        trainer.fit(
+            Training(net, train),
+            datamodule=Stretches(samples, held_out, train),
+            ckpt_path=last if last.is_file() else None,
+            weights_only=True,
+        )
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+
+
+def _make_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot write to {out}: {error.strerror}") from error

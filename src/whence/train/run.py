@@ -1,0 +1,144 @@
+"""The run folder: config.yaml, model.safetensors, checkpoints/, metrics.csv, environment.json."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from whence import __version__
+from whence.data.frame import Frame
+from whence.errors import InputError
+from whence.io import load_weights, load_yaml, save_json, save_weights, save_yaml
+from whence.models import Method, find_method
+from whence.models.predictor import Predictor
+from whence.train.settings import TrainConfig
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """All that defines a run, as it stands in config.yaml."""
+
+    method: str
+    model: Any
+    train: TrainConfig
+    frame: Frame
+    data: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for YAML."""
+        return {
+            "whence": __version__,
+            "method": self.method,
+            "data": self.data,
+            "model": _plain(asdict(self.model)),
+            "train": _plain(asdict(self.train)),
+            "frame": self.frame.to_dict(),
+        }
+
+    @classmethod
+    def from_file(cls, path: Path) -> RunConfig:
+        """Read config.yaml. Raises InputError where it is not one of ours."""
+        content = load_yaml(path)
+        try:
+            method = find_method(content["method"])
+            return cls(
+                content["method"],
+                method.config_class(**content["model"]),
+                TrainConfig(**content["train"]),
+                Frame(**content["frame"]),
+                content["data"],
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{path} is not the config of a whence run: {error}") from error
+
+    def build(self) -> Method:
+        """The method with fresh weights drawn from the run's seed."""
+        frame = self.frame
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.train.seed)
+            return find_method(self.method)(self.model, frame.dims, frame.source_channels, frame.target_channels)
+
+
+def differences(old: RunConfig, new: RunConfig) -> list[str]:
+    """Settings in which two runs differ, each as ``name: old -> new``."""
+    found = []
+    before, after = old.to_dict(), new.to_dict()
+    for section in ("method", "data", "model", "train", "frame"):
+        a, b = before[section], after[section]
+        if not isinstance(a, dict) or not isinstance(b, dict):
+            a, b = {section: a}, {section: b}
+        found += [f"{key}: {a.get(key)} -> {b.get(key)}" for key in {**a, **b} if a.get(key) != b.get(key)]
+    return found
+
+
+def write_config(config: RunConfig, folder: Path) -> None:
+    """Write config.yaml and environment.json."""
+    save_yaml(config.to_dict(), folder / "config.yaml")
+    save_json(_environment(), folder / "environment.json")
+
+
+def save_model(method: Method, folder: Path) -> None:
+    """Write the weights as model.safetensors."""
+    save_weights({name: value.detach().cpu() for name, value in method.state_dict().items()}, model_path(folder))
+
+
+def model_path(folder: Path) -> Path:
+    return folder / "model.safetensors"
+
+
+def load(folder: str | Path, device: str = "cpu") -> Predictor:
+    """Load a finished run for prediction.
+
+    Raises InputError where the folder is no run, is not finished, or its weights are of another shape.
+    Nothing is unpickled.
+    """
+    folder = Path(folder)
+    if not (folder / "config.yaml").is_file():
+        raise InputError(f"expected a run folder with a config.yaml; got {folder}")
+    config = RunConfig.from_file(folder / "config.yaml")
+    if not model_path(folder).is_file():
+        raise InputError(f"{folder} has no model.safetensors: its training has not finished; run the same fit again")
+    method = config.build()
+    weights = load_weights(model_path(folder))
+    expected = method.state_dict()
+    wrong = [n for n in {**expected, **weights} if _shape(expected, n) != _shape(weights, n)]
+    if wrong:
+        name = wrong[0]
+        raise InputError(
+            f"{model_path(folder)} is not of this {config.method} run: weight {name!r} is {_shape(weights, name)}, "
+            f"expected {_shape(expected, name)}"
+        )
+    method.load_state_dict(weights)
+    return Predictor(method.to(device).eval(), config.frame)
+
+
+def _shape(weights: dict[str, torch.Tensor], name: str) -> tuple[int, ...] | None:
+    return tuple(weights[name].shape) if name in weights else None
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+def _environment() -> dict[str, Any]:
+    import lightning
+    import monai
+    import numpy
+
+    return {
+        "whence": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "lightning": lightning.__version__,
+        "monai": monai.__version__,
+        "numpy": numpy.__version__,
+        "system": platform.platform(),
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
