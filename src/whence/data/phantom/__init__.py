@@ -1,0 +1,33 @@
+"""Images with exactly known correspondences, one module a kind, imported when it is used.
+
+A kind's module offers ``make_case(seed, index, size, dims)`` and ``columns(case)``: the case as a row of
+the pairs table (see ``write``).
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import ModuleType
+
+from whence.errors import InputError
+
+PHANTOMS = {
+    "surgery": "whence.data.phantom.surgery",
+}
+
+
+def phantom(kind: str) -> ModuleType:
+    """The module of a kind; InputError for an unknown one."""
+    if kind not in PHANTOMS:
+        raise InputError(f"unknown phantom {kind!r}; expected one of {', '.join(sorted(PHANTOMS))}")
+    return import_module(PHANTOMS[kind])
+
+
+def write_phantom(*args, **kwargs):
+    """Write a data set of phantoms; see ``whence.data.phantom.write.write_phantom``."""
+    from whence.data.phantom.write import write_phantom as write
+
+    return write(*args, **kwargs)
+
+
+__all__ = ["PHANTOMS", "phantom", "write_phantom"]

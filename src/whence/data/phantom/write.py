@@ -1,0 +1,170 @@
+"""A data set of phantoms on disk: NIfTI files, points and the pairs table."""
+
+from __future__ import annotations
+
+import csv
+import multiprocessing
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from whence.data.phantom import phantom
+from whence.errors import InputError
+from whence.field import Displacement
+from whence.space import Volume
+
+SETTINGS = "phantom.yaml"
+TABLE = "pairs.csv"
+SMALLEST = 32
+
+
+def write_phantom(
+    kind: str,
+    n: int,
+    size: int,
+    out: str | Path,
+    dims: int = 2,
+    seed: int = 0,
+    jobs: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Write cases 0..n-1 of a kind under ``out`` and return the path of its ``pairs.csv``.
+
+    One folder a case, ``size`` voxels a side, ``dims`` 2 or 3; the table comes last, its paths relative
+    to it. An interrupted run goes on where it stopped; finished cases are kept only if they come from
+    the same settings. The last eighth of the cases (50 at most) is the test split, three fifths as many
+    before them are for validation. ``jobs`` above 1 start as many processes (the bytes stay the same);
+    ``progress`` is called with (done, n). Raises InputError for settings that make no sense and for a
+    folder that holds another table.
+    """
+    from whence.io import save_yaml
+
+    module = phantom(kind)
+    _check(n, size, dims, seed, jobs)
+    out = Path(out)
+    settings = {"kind": kind, "version": module.VERSION, "size": size, "dims": dims, "seed": seed}
+    if not _same(out, settings):
+        _clear(out, module.FILES)
+        save_yaml(settings, out / SETTINGS)
+
+    rows: dict[int, dict[str, Any]] = {}
+    for index, row in _written(settings, n, out, jobs):
+        rows[index] = row
+        if progress is not None:
+            progress(len(rows), n)
+    return _table([{"split": s} | rows[i] for i, s in enumerate(splits(n))], out / TABLE)
+
+
+def splits(n: int) -> list[str]:
+    """Split of each of n cases: train, then val, then test."""
+    test = min(50, max(n // 8, 1 if n > 1 else 0))
+    validation = max(test * 3 // 5, 1 if n > 2 else 0)
+    return ["train"] * (n - validation - test) + ["val"] * validation + ["test"] * test
+
+
+def write_case(settings: dict[str, Any], index: int, out: Path) -> dict[str, Any]:
+    """Write one case, unless all its files are there, and return its row of the table."""
+    from whence.io import load_yaml, save_yaml
+
+    module = phantom(settings["kind"])
+    folder = out / _name(index)
+    done = folder / "case.yaml"
+    paths = {column: folder / name for column, name in module.FILES.items()}
+    if done.exists() and all(path.exists() for path in paths.values()):
+        facts = load_yaml(done)
+    else:
+        case = module.make_case(settings["seed"], index, settings["size"], settings["dims"])
+        columns = module.columns(case)
+        for column, path in paths.items():
+            _save(columns.pop(column), path)
+        facts = columns
+        save_yaml(facts, done)
+    return {"id": _name(index)} | {c: path.relative_to(out).as_posix() for c, path in paths.items()} | facts
+
+
+def _written(settings: dict[str, Any], n: int, out: Path, jobs: int) -> Iterator[tuple[int, dict[str, Any]]]:
+    if min(jobs, n) == 1:
+        for index in range(n):
+            yield index, write_case(settings, index, out)
+        return
+    # Fresh processes: a forked one would inherit torch's threads in an unknown state.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(jobs, n), mp_context=context, initializer=_one_thread) as pool:
+        waiting = {pool.submit(write_case, settings, index, out): index for index in range(n)}
+        try:
+            for future in as_completed(waiting):
+                yield waiting[future], future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _save(thing: Volume | Displacement | np.ndarray, path: Path) -> None:
+    from whence.io import Points, write, write_displacement, write_labels, write_points
+
+    if isinstance(thing, Displacement):
+        write_displacement(thing, path)
+    elif isinstance(thing, np.ndarray):
+        write_points(Points(thing, tuple(f"L{i + 1:02d}" for i in range(len(thing)))), path)
+    elif thing.tensor.is_floating_point():
+        write(thing, path)
+    else:
+        write_labels(thing, path)
+
+
+def _table(rows: list[dict[str, Any]], path: Path) -> Path:
+    from whence.io import replacing
+
+    first = ("id", "source", "target", "split")
+    names = [*first, *(c for c in rows[0] if c not in first)]
+    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, names, lineterminator="\n")
+        table.writeheader()
+        table.writerows(rows)
+    return path
+
+
+def _same(out: Path, settings: dict[str, Any]) -> bool:
+    from whence.io import load_yaml
+
+    if (out / SETTINGS).exists():
+        return load_yaml(out / SETTINGS) == settings
+    if (out / TABLE).exists():
+        raise InputError(
+            f"{out / TABLE} is there already, and no {SETTINGS} beside it; expected a folder without another data set"
+        )
+    return False
+
+
+def _clear(out: Path, files: dict[str, str]) -> None:
+    """Remove what an earlier run with other settings wrote, the table first."""
+    from whence.io.atomic import unwritable
+
+    try:
+        for name in (TABLE, SETTINGS):
+            (out / name).unlink(missing_ok=True)
+        for done in out.glob("case*/case.yaml"):
+            for name in ("case.yaml", *files.values()):
+                (done.parent / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise unwritable(out, error) from error
+
+
+def _check(n: int, size: int, dims: int, seed: int, jobs: int) -> None:
+    for name, value, least in (("n", n, 1), ("size", size, SMALLEST), ("seed", seed, 0), ("jobs", jobs, 1)):
+        if value < least:
+            raise InputError(f"a phantom needs {name} of at least {least}; got {value}")
+    if dims not in (2, 3):
+        raise InputError(f"a phantom has 2 or 3 dimensions; got {dims}")
+
+
+def _name(index: int) -> str:
+    return f"case{index:04d}"
