@@ -34,10 +34,11 @@ class Lesion:
 def draw_lesion(rng: np.random.Generator, subject: Subject) -> Lesion:
     """A seed of irregular shape in brain tissue of one hemisphere, its oedema and its resection."""
     positions, spacing = subject.positions, subject.spacing
-    wanted = rng.uniform(9.5, 15.0)
-    lobes = 2 if rng.random() < 0.35 else 1
+    wanted = rng.uniform(9.0, 16.0)
+    lobes = 2 if rng.random() < 0.45 else 1
+    wanted *= 0.85 if lobes == 2 else 1.0
     start = _place(rng, subject, positions, wanted)
-    level = irregular_region(rng, positions, start, wanted, spacing, rng.uniform(0.22, 0.38), lobes)
+    level = irregular_region(rng, positions, start, wanted, spacing, rng.uniform(0.35, 0.6), lobes)
     across = subject.template_points[0].numpy()
     side = np.sign(float(across[tuple(_nearest(positions, start, spacing))])) or 1.0
     ventricles = ndimage.gaussian_filter(subject.csf, 1.6 / spacing)
@@ -55,7 +56,7 @@ def draw_lesion(rng: np.random.Generator, subject: Subject) -> Lesion:
     cavity = _resect(rng, subject, positions, tumour, centre, depth)
     extent = float((cavity < 0).sum() / region.sum())
 
-    reach = rng.uniform(7, 17) * (1 + 0.35 * smooth_noise(rng, tumour.shape, 8.0 / spacing)[0])
+    reach = rng.uniform(8, 20) * (1 + 0.35 * smooth_noise(rng, tumour.shape, 8.0 / spacing)[0])
     white = ndimage.gaussian_filter(subject.maps[WM], 1.2 / spacing)
     oedema = np.clip(white * 1.15 + 0.12 * (subject.maps[GM] > 0.5), 0, 1) * inside(tumour - reach, 2.2)
     return Lesion(tumour, cavity, oedema.astype(np.float32), centre, radius, depth, extent)
@@ -91,10 +92,12 @@ def _resect(
     furthest = float(along[tumour < 0].max())
     middle = subject.template_points[:, *_nearest(positions, centre, subject.spacing)].numpy()
     eloquence = np.exp(-(((float(middle[1]) + 20) / 18) ** 2))
-    difficulty = np.clip((depth - 10) / 22, 0, 1) * 0.6 + 0.45 * eloquence
-    reached = furthest * np.clip(1.35 - difficulty, 0.15, 1.35)
+    difficulty = np.clip((depth - 9) / 20, 0, 1) * 0.85 + 0.6 * eloquence
+    reached = furthest * np.clip(1.3 - difficulty, -0.2, 1.3)
     rough = 1.5 * smooth_noise(rng, tumour.shape, 4.0 / subject.spacing)[0]
-    return smooth_maximum(tumour, along - reached + rough, 1.0).astype(np.float32)
+    # Surgeons follow the soft core and leave a shell on the far side.
+    core = 1.6 * np.maximum(-tumour - 3.5, 0)
+    return smooth_maximum(tumour, along - reached + rough - core, 1.0).astype(np.float32)
 
 
 def _largest(level: np.ndarray) -> np.ndarray:
@@ -111,4 +114,4 @@ def _largest(level: np.ndarray) -> np.ndarray:
 
 def _nearest(positions: np.ndarray, point: np.ndarray, spacing: float) -> tuple[int, ...]:
     first = positions.reshape(positions.shape[0], -1)[:, 0]
-    return tuple(int(round(i)) for i in (point - first) / spacing)
+    return tuple(round(i) for i in (point - first) / spacing)

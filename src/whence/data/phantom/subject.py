@@ -53,8 +53,8 @@ class Subject:
 def draw_subject(rng: np.random.Generator, template: Anatomy, grid: Grid) -> Subject:
     """A person of random size, pose and folding (no folded voxel) on a grid in RAS mm."""
     dims, spacing = grid.dims, float(grid.spacing[0])
-    warp = 3.2 * smooth_noise(rng, grid.shape, 26.0 / spacing, dims)
-    warp += 1.3 * smooth_noise(rng, grid.shape, 9.0 / spacing, dims)
+    warp = 2.6 * smooth_noise(rng, grid.shape, 30.0 / spacing, dims)
+    warp += 1.2 * smooth_noise(rng, grid.shape, 9.0 / spacing, dims)
     velocity = Displacement(torch.from_numpy(warp.astype(np.float32) / spacing)[None], grid)
     bent = to_world(reached(exp(velocity)[0]), grid)
     matrix = torch.from_numpy(_affine(rng, dims).astype(np.float32))

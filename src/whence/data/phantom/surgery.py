@@ -114,18 +114,21 @@ def _dates(
     edge = max(1.5, 0.6 * spacing)
     yielding = np.clip(subject.depth / 14, 0, 1)
     compliance = 0.25 + 0.75 * yielding**2 * (3 - 2 * yielding)
-    growth = pressure_flow(inside(lesion.tumour, edge), compliance, 40.0, spacing)
-    collapse = pressure_flow(inside(lesion.cavity, edge), compliance, 25.0, spacing)
+    growth = pressure_flow(inside(lesion.tumour, edge), compliance, 32.0, spacing)
+    collapse = pressure_flow(inside(lesion.cavity, edge), compliance, 12.0, spacing)
     shallow = 1 - min(lesion.depth / 40, 1.0)
 
     chance = 1 + residual * 0.06 * rng.standard_normal(2)
-    pushed = 1.2 + 0.34 * lesion.radius
+    size = min(lesion.radius, 17.0)
+    # In 3D the pressure fades faster with distance; the walls move a little further instead.
+    gain = 1 + 0.15 * (grid.dims - 2)
+    pushed = gain * (1.2 + 0.32 * size)
     relaxed = (0.5 + 0.4 * lesion.extent) * chance[0]
-    fallen = (0.8 + 0.24 * lesion.radius) * (0.7 + 0.5 * shallow) * chance[1]
+    fallen = gain * (1.2 + 0.27 * size) * (0.7 + 0.5 * shallow) * chance[1]
 
     drift = smooth_noise(rng, grid.shape, 14.0 / spacing, grid.dims)
     away = np.maximum(lesion.tumour, 0)
-    drift *= 0.55 * residual * compliance * np.exp(-((away / 25) ** 2))
+    drift *= 0.055 / (grid.dims - 1) ** 0.5 * (pushed + fallen) * residual * compliance * np.exp(-((away / 25) ** 2))
     after = -pushed * (1 - relaxed) * growth + fallen * collapse + drift
     return two_dates(-pushed * growth, after, grid)
 
@@ -192,7 +195,7 @@ class _View:
         clean = contrast(self.maps[T1], self.protocol)
         own = smooth_noise(rng, clean.shape, max(0.8, 2.2 / self.spacing))[0]
         clean += self.protocol.texture * clean * (0.9 * self.grain + 0.4 * own)
-        return clean * (1 - 0.3 * swelling * self.oedema)
+        return clean * (1 - 0.38 * swelling * self.oedema)
 
     def with_tumour(self, clean: np.ndarray, necrotic: bool) -> np.ndarray:
         """Enhancing rim of uneven thickness around a necrotic core, or patchy solid enhancement."""
@@ -209,8 +212,8 @@ class _View:
         edge = 0.35 * self.spacing
         fluid = self.protocol.csf * (1.1 + 0.06 * self.patches)
         if bleeds:
-            along = inside(np.abs(self.cavity) - 1.6, 0.5) * inside(0.3 - self.patches, 0.25)
-            clean = clean + along * (1.25 - clean)
+            along = inside(np.abs(self.cavity) - 2.2, 0.5) * inside(0.2 - self.patches, 0.25)
+            clean = clean + along * (1.35 - clean)
         return clean + inside(self.cavity + (1.2 if bleeds else 0.0), edge) * (fluid - clean)
 
     def labels(self, cavity: bool) -> np.ndarray:
