@@ -14,6 +14,7 @@ from whence.space import Volume
 
 NIBABEL = (".nii", ".nii.gz", ".hdr", ".img", ".mgz", ".mgh")
 ITK = (".nrrd", ".nhdr", ".mha", ".mhd", ".dcm", *itk.PICTURES)
+LARGEST_LABEL = 2**53
 WRITABLE = (".nii", ".nii.gz", ".nrrd", ".mha", *itk.PICTURES)
 
 
@@ -54,6 +55,8 @@ def read_labels(path: str | Path) -> Volume:
             worst = float(array.ravel()[int(off.argmax())])
             raise InputError(f"{path}: expected labels, whole numbers; got {worst:.6g}")
         array = whole
+    if max(abs(float(array.min())), abs(float(array.max()))) > LARGEST_LABEL:
+        raise InputError(f"{path}: expected labels of at most 2^53; got one that is too large")
     small = np.iinfo(np.int32).min <= array.min() and array.max() <= np.iinfo(np.int32).max
     kept = np.ascontiguousarray(array.astype(np.int32 if small else np.int64))
     return Volume(torch.from_numpy(kept)[None], raw.grid)

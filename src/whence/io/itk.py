@@ -22,6 +22,9 @@ def load(path: Path) -> Raw:
     """
     import SimpleITK as sitk  # noqa: N813
 
+    # A JPEG decoder fills what is missing with grey and says nothing.
+    if path.suffix.lower() in (".jpg", ".jpeg") and b"\xff\xd9" not in path.read_bytes()[-1024:]:
+        raise InputError(f"{path}: truncated, its end marker is missing; expected a whole file")
     try:
         image = sitk.ReadImage(str(path))
     except RuntimeError as error:

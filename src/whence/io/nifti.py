@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import gzip
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from whence.errors import InputError
-from whence.io.atomic import replacing
+from whence.io.atomic import extension, replacing
 from whence.space import Grid
 
 VECTOR = 1007
 RAS_DISPLACEMENT = 1006
+NIFTI2_HEADER = 540
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +100,7 @@ def _open(path: Path) -> tuple[np.ndarray, np.ndarray, int]:
     import nibabel
 
     try:
-        image = nibabel.load(path)
+        image = _unpacked(path) if extension(path) == ".nii.gz" else nibabel.load(path)
         array = np.asarray(image.dataobj)  # type: ignore[attr-defined]
         affine = np.asarray(image.affine, dtype=np.float64)  # type: ignore[attr-defined]
     except (nibabel.filebasedimages.ImageFileError, nibabel.spatialimages.HeaderDataError) as error:
@@ -106,6 +109,17 @@ def _open(path: Path) -> tuple[np.ndarray, np.ndarray, int]:
         raise InputError(f"{path}: truncated or damaged ({_brief(error)}); expected a whole NIfTI file") from error
     intent = int(image.header["intent_code"]) if "intent_code" in image.header else 0  # type: ignore[operator,index]
     return array, affine, intent
+
+
+def _unpacked(path: Path) -> Any:
+    """Image of a gzipped file read to its end: nibabel alone stops before the checksum and misses damage."""
+    import nibabel
+
+    with gzip.open(path) as file:
+        content = file.read()
+    header_size = content[:4]
+    second = header_size in (NIFTI2_HEADER.to_bytes(4, "little"), NIFTI2_HEADER.to_bytes(4, "big"))
+    return (nibabel.Nifti2Image if second else nibabel.Nifti1Image).from_bytes(content)
 
 
 def _grid(path: Path, shape: tuple[int, ...], affine: np.ndarray) -> Grid:

@@ -34,7 +34,7 @@ class TraceTransConfig:
         features: channels of the encoder, from full resolution down.
         velocity_scale: the velocity is predicted at 1/scale of the resolution (a power of two) and
             interpolated; 1 as published.
-        steps: squarings of scaling and squaring.
+        squarings: steps of scaling and squaring.
         alpha: share of the translation stream; 1 leaves the deformation stream out.
         gamma: weight of the cross-domain term L_cross.
         stream: dual, or single (no deformation stream at all).
@@ -54,7 +54,7 @@ class TraceTransConfig:
 
     features: tuple[int, ...] = (64, 128, 256, 512, 512)
     velocity_scale: int = 1
-    steps: int = 7
+    squarings: int = 7
     alpha: float = 0.5
     gamma: float = 1.0
     stream: Literal["dual", "single"] = "dual"
@@ -126,7 +126,7 @@ class TraceTrans(Method):
         image, velocity = self.streams(source)
         if velocity is None:
             return Prediction(image, None, None)
-        steps = self.config.steps
+        steps = self.config.squarings
         return Prediction(image, kernels.exp(velocity, steps), kernels.exp(-velocity, steps))
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
@@ -150,7 +150,7 @@ class TraceTrans(Method):
         # The published script shows the warp's discriminator the registered source where there is one.
         real_warp = batch.get("registered", target)
         image, velocity = self.streams(source)
-        warped = None if velocity is None else kernels.warp(source, kernels.exp(velocity, self.config.steps))
+        warped = None if velocity is None else kernels.warp(source, kernels.exp(velocity, self.config.squarings))
         judges = [self.judge_translation] if self.adversarial else []
         if self.adversarial and warped is not None:
             judges.append(self.judge_warp)
@@ -178,7 +178,7 @@ class TraceTrans(Method):
         image, velocity = self.streams(batch["source"])
         report = {"l1": (image - batch["target"]).abs().mean()}
         if velocity is not None:
-            warped = kernels.warp(batch["source"], kernels.exp(velocity, self.config.steps))
+            warped = kernels.warp(batch["source"], kernels.exp(velocity, self.config.squarings))
             report["align"] = self.align(warped, batch["target"])
         return report
 

@@ -28,9 +28,7 @@ class Grid:
         if dims not in (2, 3) or min(shape) < 1:
             raise ValueError(f"a grid has 2 or 3 axes of at least one voxel; got shape {shape}")
         if affine.shape != (dims + 1, dims + 1):
-            raise ValueError(
-                f"a grid of shape {shape} needs an affine of {dims + 1}x{dims + 1}; got {affine.shape}"
-            )
+            raise ValueError(f"a grid of shape {shape} needs an affine of {dims + 1}x{dims + 1}; got {affine.shape}")
         linear = affine[:dims, :dims]
         lengths = np.linalg.norm(linear, axis=0)
         volume = abs(np.linalg.det(linear)) if np.isfinite(affine).all() else 0.0
@@ -41,9 +39,7 @@ class Grid:
         object.__setattr__(self, "affine", affine)
 
     @classmethod
-    def regular(
-        cls, shape: tuple[int, ...], spacing: float | tuple[float, ...] = 1.0, centred: bool = False
-    ) -> Grid:
+    def regular(cls, shape: tuple[int, ...], spacing: float | tuple[float, ...] = 1.0, centred: bool = False) -> Grid:
         """Axis-aligned RAS grid of a spacing in mm, its first voxel (or its centre) at the world's origin."""
         dims = len(shape)
         steps = np.broadcast_to(np.asarray(spacing, dtype=np.float64), (dims,))
@@ -131,9 +127,7 @@ class Grid:
         )
 
     def __eq__(self, other: object) -> bool:
-        return (
-            isinstance(other, Grid) and self.shape == other.shape and np.array_equal(self.affine, other.affine)
-        )
+        return isinstance(other, Grid) and self.shape == other.shape and np.array_equal(self.affine, other.affine)
 
     def __hash__(self) -> int:
         return hash((self.shape, self.affine.tobytes()))

@@ -124,7 +124,7 @@ def _dates(
     gain = 1 + 0.15 * (grid.dims - 2)
     pushed = gain * (1.2 + 0.32 * size)
     relaxed = (0.5 + 0.4 * lesion.extent) * chance[0]
-    fallen = gain * (1.2 + 0.27 * size) * (0.7 + 0.5 * shallow) * chance[1]
+    fallen = gain * (0.4 + 0.32 * size) * (0.7 + 0.5 * shallow) * chance[1]
 
     drift = smooth_noise(rng, grid.shape, 14.0 / spacing, grid.dims)
     away = np.maximum(lesion.tumour, 0)
@@ -200,7 +200,7 @@ class _View:
     def with_tumour(self, clean: np.ndarray, necrotic: bool) -> np.ndarray:
         """Enhancing rim of uneven thickness around a necrotic core, or patchy solid enhancement."""
         edge = 0.35 * self.spacing
-        thickness = np.clip(2.6 + 1.1 * self.rim, 1.0, 6.0)
+        thickness = np.clip(2.6 + 1.1 * self.rim, max(1.2, 0.9 * self.spacing), 6.0)
         core = inside(self.tumour + thickness, edge) * (1.0 if necrotic else 0.45)
         rim = self.protocol.enhancement * (1 + 0.10 * self.patches)
         dead = (self.protocol.csf + 0.16) * (1 + 0.15 * self.patches + 0.1 * self.rim)

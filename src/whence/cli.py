@@ -1,0 +1,183 @@
+"""The commands. Each is a thin door: options are read here, the work is elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from whence.errors import InputError
+
+COMMANDS = {
+    "demo": "phantom -> fit -> predict -> evaluate -> report, on a CPU, in minutes",
+    "phantom": "write a data set with exactly known correspondences",
+    "fit": "train a method; the same command resumes a stopped run",
+    "predict": "predict an image or a table; writes trace folders",
+    "apply": "warp an image, labels or points by a field",
+    "evaluate": "tables of a run over held-out pairs",
+    "report": "the page of a trace folder or an evaluation",
+    "methods": "list the methods at hand",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status: 0, 2 for a user's mistake, 130 when interrupted."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or given[0] in ("-h", "--help"):
+        print(_overview())
+        return 0
+    if given[0] in ("-V", "--version"):
+        from whence import __version__
+
+        print(__version__)
+        return 0
+    if given[0] not in COMMANDS:
+        return _fail(f"unknown command {given[0]!r}; expected one of {', '.join(COMMANDS)}")
+    try:
+        _DOORS[given[0]](given[1:])
+    except InputError as error:
+        return _fail(str(error))
+    except OSError as error:
+        return _fail(f"{error.strerror or error}: {error.filename}" if error.filename else str(error))
+    except FloatingPointError as error:
+        return _fail(f"training stopped: {error}; try a lower learning rate")
+    except KeyboardInterrupt:
+        print("stopped; the same command takes up the work where it can", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _fail(sentence: str) -> int:
+    print(f"whence: {' '.join(sentence.split())}", file=sys.stderr)
+    return 2
+
+
+def _overview() -> str:
+    lines = ["usage: whence COMMAND ...", "", "whence COMMAND --help explains each.", ""]
+    return "\n".join(lines + [f"  {name:10s} {text}" for name, text in COMMANDS.items()])
+
+
+def _parser(command: str) -> Any:
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(prog=f"whence {command}", description=COMMANDS[command])
+    parser.add_argument("--config", action="config", help="YAML file of options")
+    return parser
+
+
+def _demo(given: list[str]) -> None:
+    from whence.train.demo import demo
+
+    parser = _parser("demo")
+    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder of the demo's data, run and report")
+    parser.add_argument("--cases", type=int, default=450, help="phantom cases, the last 50 of them held out")
+    parser.add_argument("--size", type=int, default=128, help="voxels along each side")
+    parser.add_argument("--steps", type=int, default=0, help="training steps; the recipe's if 0")
+    options = parser.parse_args(given)
+    demo(options.out, options.cases, options.size, options.steps)
+
+
+def _phantom(given: list[str]) -> None:
+    from whence.train.demo import write_phantom_with_bar
+
+    parser = _parser("phantom")
+    parser.add_argument("kind", help="which phantom: surgery")
+    parser.add_argument("--n", type=int, default=400, help="number of cases")
+    parser.add_argument("--size", type=int, default=128, help="voxels along each side")
+    parser.add_argument("--dims", type=int, default=2, help="2 or 3")
+    parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same bytes")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the data set")
+    options = parser.parse_args(given)
+    print(write_phantom_with_bar(options.kind, options.n, options.size, options.out, options.dims, options.seed))
+
+
+def _fit(given: list[str]) -> None:
+    from whence.models import find_method
+    from whence.train.fit import fit
+    from whence.train.options import config_argument, fit_parser
+
+    if not given or given[0].startswith("-"):
+        if "--help" not in given and "-h" not in given:
+            raise InputError("expected a method: whence fit METHOD --data pairs.csv --out RUN")
+        given = ["tracetrans", *given]
+    method = find_method(given[0])
+    parser = fit_parser(method)
+    options = parser.parse_args(config_argument(given[1:]))
+    model, train = parser.settings(options)
+    print(fit(given[0], options.data, options.out, model, train))
+
+
+def _predict(given: list[str]) -> None:
+    from whence.train.predict import predict
+
+    parser = _parser("predict")
+    parser.add_argument("run", type=Path, help="run folder")
+    parser.add_argument("image", type=Path, help="image file, DICOM folder, or a pairs.csv")
+    parser.add_argument("--out", type=Path, required=True, help="trace folder, or the folder of several")
+    parser.add_argument("--split", type=str, default=None, help="rows of a table to predict; all if not given")
+    options = parser.parse_args(given)
+    for folder in predict(options.run, options.image, options.out, options.split):
+        print(folder)
+
+
+def _apply(given: list[str]) -> None:
+    from whence.train.apply import apply
+
+    parser = _parser("apply")
+    parser.add_argument("field", type=Path, help="displacement field, or an ITK affine with --like")
+    parser.add_argument("image", type=Path, help="image, labels or points")
+    parser.add_argument("--like", type=Path, default=None, help="image whose grid the output takes")
+    parser.add_argument("--out", type=Path, required=True, help="file to write")
+    parser.add_argument("--labels", action="store_true", help="the image holds integer labels")
+    parser.add_argument("--points", action="store_true", help="the file holds points in mm")
+    options = parser.parse_args(given)
+    print(apply(options.field, options.image, options.out, options.like, options.labels, options.points))
+
+
+def _evaluate(given: list[str]) -> None:
+    from whence.train.evaluate import evaluate
+    from whence.train.table import show_summary
+
+    parser = _parser("evaluate")
+    parser.add_argument("run", type=Path, help="run folder")
+    parser.add_argument("--data", type=Path, required=True, help="pairs.csv")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the tables and traces")
+    parser.add_argument("--split", type=str, default="test", help="rows to evaluate")
+    parser.add_argument("--cases", type=int, default=6, help="how many traces to keep for the report")
+    options = parser.parse_args(given)
+    summary = evaluate(options.run, options.data, options.out, options.split, options.cases)
+    show_summary(summary, f"{options.run} on {options.split}")
+
+
+def _report(given: list[str]) -> None:
+    from whence.report import write_report
+
+    parser = _parser("report")
+    parser.add_argument("folder", type=Path, help="trace folder, or a folder of them")
+    parser.add_argument("--out", type=Path, default=None, help="page to write; report.html in the folder if not given")
+    parser.add_argument("--max-megabytes", type=float, default=60, help="size above which volumes are reduced")
+    options = parser.parse_args(given)
+    print(write_report(options.folder, options.out, options.max_megabytes))
+
+
+def _methods(given: list[str]) -> None:
+    from whence.models import method_names
+
+    _parser("methods").parse_args(given)
+    print("\n".join(method_names()))
+
+
+_DOORS: dict[str, Callable[[list[str]], None]] = {
+    "demo": _demo,
+    "phantom": _phantom,
+    "fit": _fit,
+    "predict": _predict,
+    "apply": _apply,
+    "evaluate": _evaluate,
+    "report": _report,
+    "methods": _methods,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

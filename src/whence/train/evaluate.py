@@ -1,0 +1,62 @@
+"""Tables of a run over held-out pairs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from whence.data.dataset import read_image
+from whence.data.frame import Intensity
+from whence.data.pairs import Pair, read_pairs
+from whence.io import read_labels, replacing, save_json
+from whence.models.predictor import Predictor
+from whence.trace import Trace
+from whence.train.callbacks import progress_bar
+from whence.train.run import load
+from whence.train.score import Truth, nothing, score, summarise
+
+
+def evaluate(
+    run: str | Path, data: str | Path, out: str | Path, split: str = "test", cases: int = 6
+) -> list[dict[str, Any]]:
+    """Predict every pair of a split and compare with the truth; returns the summary of every figure.
+
+    Writes ``metrics.csv`` (a row a case, ``nothing_`` columns for the source itself), ``summary.json``
+    and the trace folders of the first ``cases`` pairs, with the true image beside each prediction.
+    """
+    import pandas as pd
+
+    out = Path(out)
+    predictor = load(run)
+    table = read_pairs(data).split(split)
+    rows, absent = [], []
+    with progress_bar() as bar:
+        task = bar.add_task("evaluating", total=len(table), note="")
+        for row in table:
+            trace = predict_row(predictor, row)
+            truth = Truth.of(row, trace.image)
+            rows.append({"id": row.id, **score(trace, truth)})
+            absent.append(score(nothing(trace), truth))
+            if len(rows) <= cases:
+                beside_truth(trace, truth, row).save(out / "cases" / row.id)
+            bar.advance(task)
+    summary = summarise(rows, absent)
+    with replacing(out / "metrics.csv") as temporary:
+        columns = pd.DataFrame(rows).join(pd.DataFrame(absent).add_prefix("nothing_"))
+        columns.to_csv(temporary, index=False)
+    content = {"method": predictor.method.name, "split": split, "n": len(rows), "metrics": summary}
+    save_json(content, out / "summary.json")
+    return summary
+
+
+def predict_row(predictor: Predictor, row: Pair) -> Trace:
+    """Trace of a row's source, under the row's id."""
+    return predictor.predict(read_image(row.path("source")), id=row.id)
+
+
+def beside_truth(trace: Trace, truth: Truth, row: Pair) -> Trace:
+    """The trace with the true image, on the prediction's intensity scale, and the source's labels carried."""
+    target = truth.target
+    same_scale = Intensity.of(trace.source).restore(Intensity.of(target).normalise(target.tensor))
+    labels = read_labels(row.files["source_labels"]) if "source_labels" in row.files else None
+    return trace.with_truth(target.with_tensor(same_scale), labels)

@@ -1,0 +1,216 @@
+"""The figures of one case: a trace beside the truth, and doing nothing beside it too."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from whence import kernels
+from whence.data.dataset import read_image
+from whence.data.frame import Intensity
+from whence.data.pairs import Pair
+from whence.errors import InputError
+from whence.field import Displacement, folding, resample
+from whence.io import read_displacement, read_labels, read_points
+from whence.metrics import (
+    area_under_curve,
+    body_mask,
+    displacement_error,
+    distance_to,
+    edge_agreement,
+    image_quality,
+    inverse_error,
+    label_overlap,
+    target_registration_error,
+)
+from whence.space import Volume
+from whence.trace import Trace
+
+NEAR_MM = 15.0
+
+
+@dataclass(frozen=True)
+class Metric:
+    """Name, wording, unit and direction of one figure."""
+
+    name: str
+    label: str
+    unit: str
+    better: Literal["higher", "lower"]
+
+
+METRICS = (
+    Metric("ssim", "SSIM in the body", "", "higher"),
+    Metric("ms_ssim", "MS-SSIM", "", "higher"),
+    Metric("psnr", "PSNR in the body", "dB", "higher"),
+    Metric("nmi", "NMI", "", "higher"),
+    Metric("mae", "MAE in the body", "of range", "lower"),
+    Metric("displacement_error", "Displacement error, brain", "mm", "lower"),
+    Metric("displacement_error_near", f"Displacement error within {NEAR_MM:.0f} mm of the lesion", "mm", "lower"),
+    Metric("tre", "Target registration error", "mm", "lower"),
+    Metric("tre_near", f"Target registration error within {NEAR_MM:.0f} mm of the lesion", "mm", "lower"),
+    Metric("dice", "Dice of carried labels", "", "higher"),
+    Metric("hd95", "HD95 of carried labels", "mm", "lower"),
+    Metric("edges_target", "Edge agreement of prediction and truth", "", "higher"),
+    Metric("edges_warp", "Edge agreement of prediction and warped source", "", "higher"),
+    Metric("folding", "Folded voxels", "share", "lower"),
+    Metric("inverse_error", "|whither(whence(p)) - p|", "voxel", "lower"),
+    Metric("novelty_auc", "Novelty finds the cavity (AUC)", "", "higher"),
+)
+
+# Figures of the trace itself: the source has none to compare.
+OF_THE_TRACE = ("edges_warp", "folding", "inverse_error", "novelty_auc")
+
+
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """What is known of a pair, on the prediction's grid; None where the table does not say."""
+
+    target: Volume
+    body: torch.Tensor
+    cavity: torch.Tensor | None
+    displacement: Displacement | None
+    points: tuple[np.ndarray, np.ndarray] | None
+    labels: tuple[Volume, Volume] | None
+
+    @classmethod
+    def of(cls, row: Pair, like: Volume) -> Truth:
+        """Read a row's truth and bring it to a grid. Raises InputError for what does not fit."""
+        grid = like.grid
+
+        def labels(column: str) -> Volume | None:
+            if column not in row.files:
+                return None
+            volume = read_labels(row.files[column])
+            if volume.dims != grid.dims:
+                raise InputError(f"{row.files[column]} is {volume.dims}D; its image is {grid.dims}D")
+            return resample(volume, grid, mode="nearest", outside="zeros")
+
+        image = read_image(row.path("target"))
+        if image.dims != grid.dims:
+            raise InputError(f"{row.path('target')} is {image.dims}D; {row.path('source')} is {grid.dims}D")
+        target = resample(image, grid)
+        brain, cavity = labels("target_brain"), labels("target_mask")
+        body = body_mask(target.tensor) if brain is None else brain.tensor[:, :1] > 0
+        if not bool(body.any()):
+            raise InputError(f"no body is found in {row.path('target')}; expected an image with foreground")
+        displacement = points = pair = None
+        if "displacement" in row.files:
+            displacement = read_displacement(row.files["displacement"]).resampled(grid)
+        if "source_points" in row.files and "target_points" in row.files:
+            points = _point_pair(row)
+        target_labels = labels("target_labels")
+        if "source_labels" in row.files and target_labels is not None:
+            pair = (read_labels(row.files["source_labels"]), target_labels)
+        return cls(target, body, None if cavity is None else cavity.tensor[:, :1] > 0, displacement, points, pair)
+
+
+def score(trace: Trace, truth: Truth) -> dict[str, float]:
+    """Every figure that the truth allows, by the names of ``METRICS``."""
+    scale = Intensity.of(trace.source)
+    prediction = (scale.normalise(trace.image.tensor) + 1) / 2
+    target = (Intensity.of(truth.target).normalise(truth.target.tensor) + 1) / 2
+    warped = (scale.normalise(trace.warped_source.tensor) + 1) / 2
+    found = image_quality(prediction, target, truth.body)
+    found["edges_target"] = edge_agreement(prediction, target, truth.body)
+    found["edges_warp"] = edge_agreement(prediction, warped, truth.body)
+    found["folding"] = folding(trace.displacement)
+    found["inverse_error"] = float(inverse_error(trace.displacement, trace.inverse)[truth.body].mean())
+    if truth.cavity is not None:
+        found["novelty_auc"] = area_under_curve(trace.novelty.tensor[truth.body], truth.cavity[truth.body])
+    found.update(_geometry(trace, truth))
+    found.update(_overlap(trace, truth))
+    return found
+
+
+def nothing(trace: Trace) -> Trace:
+    """The trace of doing nothing: the source itself, unmoved, on the prediction's grid."""
+    image = resample(trace.source, trace.image.grid)
+    return Trace(
+        trace.source,
+        image,
+        Displacement.identity(trace.image.grid),
+        Displacement.identity(trace.source.grid),
+        image,
+        image.with_tensor(torch.zeros_like(image.tensor[:, :1])),
+        info={"method": "nothing", "kind": "predicted"},
+    )
+
+
+def _geometry(trace: Trace, truth: Truth) -> dict[str, float]:
+    found = {}
+    grid = trace.image.grid
+    has_source = truth.body if truth.cavity is None else truth.body & ~truth.cavity
+    near = None if truth.cavity is None else distance_to(truth.cavity, grid) <= NEAR_MM
+    if truth.displacement is not None:
+        error = displacement_error(trace.displacement, truth.displacement)
+        found["displacement_error"] = float(error[has_source].mean())
+        if near is not None and bool((near & has_source).any()):
+            found["displacement_error_near"] = float(error[near & has_source].mean())
+    if truth.points is not None:
+        source_points, target_points = truth.points
+        errors = target_registration_error(trace.whence(target_points), source_points)
+        found["tre"] = float(errors.mean())
+        if near is not None:
+            voxels = torch.from_numpy(grid.to_voxel(target_points).T[None]).float()
+            close = kernels.sample(near.float(), voxels, "nearest")[0, 0].numpy() > 0
+            if close.any():
+                found["tre_near"] = float(errors[close].mean())
+    return found
+
+
+def _overlap(trace: Trace, truth: Truth) -> dict[str, float]:
+    if truth.labels is None:
+        return {}
+    source_labels, target_labels = truth.labels
+    shared = set(source_labels.tensor.unique().tolist()) & set(target_labels.tensor.unique().tolist()) - {0}
+    pairs = label_overlap(trace.carry(source_labels), target_labels, sorted(shared))
+    if not pairs:
+        return {}
+    distances = [distance for _, distance in pairs.values() if math.isfinite(distance)]
+    found = {"dice": float(np.mean([dice for dice, _ in pairs.values()]))}
+    if distances:
+        found["hd95"] = float(np.mean(distances))
+    return found
+
+
+def _point_pair(row: Pair) -> tuple[np.ndarray, np.ndarray]:
+    source, target = (read_points(row.files[f"{side}_points"]).coordinates for side in ("source", "target"))
+    if source.shape != target.shape:
+        raise InputError(
+            f"{row.files['source_points']} holds {len(source)} points and {row.files['target_points']} {len(target)}; "
+            "expected the same landmarks in the same order"
+        )
+    return source, target
+
+
+def summarise(rows: list[dict[str, Any]], absent: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Mean, standard deviation and count of each figure over cases, for the model and for doing nothing."""
+    found = []
+    for metric in METRICS:
+        model = _moments([row.get(metric.name, math.nan) for row in rows])
+        if model is None:
+            continue
+        beside = None if metric.name in OF_THE_TRACE else _moments([r.get(metric.name, math.nan) for r in absent])
+        found.append(
+            {
+                "name": metric.name,
+                "label": metric.label,
+                "unit": metric.unit,
+                "better": metric.better,
+                "model": model,
+                "nothing": beside,
+            }
+        )
+    return found
+
+
+def _moments(values: list[float]) -> dict[str, float] | None:
+    kept = np.asarray([v for v in values if math.isfinite(v)])
+    if not kept.size:
+        return None
+    return {"mean": float(kept.mean()), "sd": float(kept.std()), "n": int(kept.size)}
