@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ def load(path: Path) -> Raw:
     try:
         image = sitk.ReadImage(str(path))
     except RuntimeError as error:
-        raise InputError(f"{path}: not a readable image ({_brief(error)}); expected a whole file") from error
+        raise InputError(f"{path}: not a readable image ({brief(error)}); expected a whole file") from error
     raw = from_itk(image, path)
     if path.suffix.lower() in PICTURES and raw.array.shape[0] in (2, 4):
         return Raw(raw.array[:-1], raw.grid)
@@ -56,7 +57,7 @@ def load_series(folder: Path) -> Raw:
         reader.SetFileNames(names)
         image = reader.Execute()
     except RuntimeError as error:
-        raise InputError(f"{folder}: not a readable DICOM series ({_brief(error)})") from error
+        raise InputError(f"{folder}: not a readable DICOM series ({brief(error)})") from error
     return from_itk(image, folder)
 
 
@@ -105,7 +106,8 @@ def from_itk(image: Any, path: Path) -> Raw:
     affine = np.eye(dims + 1)
     affine[:dims, :dims] = np.asarray(image.GetDirection()).reshape(dims, dims) * np.asarray(image.GetSpacing())
     affine[:dims, dims] = image.GetOrigin()
-    affine[:2] *= -1
+    # Subtracted, not negated: a picture's affine shall show no -0.0.
+    affine[:2] = 0.0 - affine[:2]
     if dims == 4 and channels == 1:
         array = array[0].transpose(3, 0, 1, 2)
         size, affine = size[:3], affine[np.ix_([0, 1, 2, 4], [0, 1, 2, 4])]
@@ -162,6 +164,7 @@ def _check_spacing(folder: Path, names: list[str]) -> None:
         )
 
 
-def _brief(error: Exception) -> str:
+def brief(error: Exception) -> str:
+    """The last line of an ITK error, which says what went wrong, without memory addresses."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[-1] if lines else type(error).__name__)[:160]
+    return re.sub(r"\(0x[0-9a-f]+\)", "", lines[-1] if lines else type(error).__name__)[:160]

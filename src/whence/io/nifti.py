@@ -100,14 +100,14 @@ def _open(path: Path) -> tuple[np.ndarray, np.ndarray, int]:
     import nibabel
 
     try:
-        image = _unpacked(path) if extension(path) == ".nii.gz" else nibabel.load(path)
-        array = np.asarray(image.dataobj)  # type: ignore[attr-defined]
-        affine = np.asarray(image.affine, dtype=np.float64)  # type: ignore[attr-defined]
+        image: Any = _unpacked(path) if extension(path) == ".nii.gz" else nibabel.load(path)
+        array = np.asarray(image.dataobj)
+        affine = np.asarray(image.affine, dtype=np.float64)
     except (nibabel.filebasedimages.ImageFileError, nibabel.spatialimages.HeaderDataError) as error:
         raise InputError(f"{path}: not a readable image ({_brief(error)}); expected a whole NIfTI file") from error
     except (OSError, EOFError, zlib.error, ValueError) as error:
         raise InputError(f"{path}: truncated or damaged ({_brief(error)}); expected a whole NIfTI file") from error
-    intent = int(image.header["intent_code"]) if "intent_code" in image.header else 0  # type: ignore[operator,index]
+    intent = int(image.header["intent_code"]) if "intent_code" in image.header else 0
     return array, affine, intent
 
 

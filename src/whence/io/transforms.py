@@ -79,7 +79,7 @@ def read_transform(path: str | Path, grid: Grid | None = None) -> Displacement:
     try:
         transform = sitk.ReadTransform(str(path))
     except RuntimeError as error:
-        raise InputError(f"{path}: not a readable ITK transform ({_last_line(error)})") from error
+        raise InputError(f"{path}: not a readable ITK transform ({itk.brief(error)})") from error
     dims = transform.GetDimension()
     if grid is not None and grid.dims != dims:
         raise InputError(f"{path}: expected a {grid.dims}D transform for the grid {grid.shape}; got a {dims}D one")
@@ -150,8 +150,3 @@ def _require_file(path: Path) -> None:
         raise InputError(f"{path}: no such file; expected a transform")
     if path.stat().st_size == 0:
         raise InputError(f"{path}: the file is empty; expected a transform")
-
-
-def _last_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[-1] if lines else type(error).__name__)[:160]
