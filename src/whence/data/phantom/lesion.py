@@ -38,6 +38,7 @@ def draw_lesion(rng: np.random.Generator, subject: Subject) -> Lesion:
     lobes = 2 if rng.random() < 0.45 else 1
     # A slice through a tumour shows less of it than the volume; two lobes add up.
     wanted *= (0.85 if lobes == 2 else 1.0) * (1.1 if subject.grid.dims == 3 else 1.0)
+    wanted = max(wanted, 2.2 * spacing)  # on a coarse grid a smaller one would leave no voxel of cavity
     start = _place(rng, subject, positions, wanted)
     level = irregular_region(rng, positions, start, wanted, spacing, rng.uniform(0.35, 0.6), lobes)
     across = subject.template_points[0].numpy()

@@ -68,7 +68,7 @@ def draw_subject(rng: np.random.Generator, template: Anatomy, grid: Grid) -> Sub
 
 def _affine(rng: np.random.Generator, dims: int) -> np.ndarray:
     """Rotation by some degrees times a scaling by some per cent, (D, D)."""
-    matrix = np.diag(1 / rng.uniform(0.93, 1.04, dims))
+    matrix = np.diag(1 / rng.uniform(0.92, 1.02, dims))
     for a in range(dims):
         for b in range(a + 1, dims):
             angle = np.deg2rad(rng.normal(0, 2.5))

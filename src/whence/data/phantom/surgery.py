@@ -120,11 +120,9 @@ def _dates(
 
     chance = 1 + residual * 0.06 * rng.standard_normal(2)
     size = min(lesion.radius, 17.0)
-    # In 3D the pressure fades faster with distance; the walls move a little further instead.
-    gain = 1 + 0.15 * (grid.dims - 2)
-    pushed = gain * (1.2 + 0.32 * size)
+    pushed = 1.2 + 0.32 * size
     relaxed = (0.5 + 0.4 * lesion.extent) * chance[0]
-    fallen = gain * (0.4 + 0.32 * size) * (0.7 + 0.5 * shallow) * chance[1]
+    fallen = (0.4 + 0.32 * size) * (0.7 + 0.5 * shallow) * chance[1]
 
     drift = smooth_noise(rng, grid.shape, 14.0 / spacing, grid.dims)
     away = np.maximum(lesion.tumour, 0)
