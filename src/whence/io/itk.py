@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +70,9 @@ def save(array: np.ndarray, grid: Grid, path: Path) -> None:
 
     image = to_itk(array, grid)
     with replacing(path) as partial:
+        # libjpeg ends the whole process when the disk is full.
+        if path.suffix.lower() in (".jpg", ".jpeg") and shutil.disk_usage(partial.parent).free < array.nbytes + 65536:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         try:
             sitk.WriteImage(image, str(partial), useCompression=path.suffix.lower() not in PICTURES)
         except RuntimeError as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +145,14 @@ def _save_transform(vectors: np.ndarray, grid: Grid, path: Path) -> None:
             sitk.WriteTransform(transform, str(partial))
         except RuntimeError as error:
             raise unwritable(path, error) from error
+        # ITK's text writer does not notice a full disk; the geometry is the last line it writes.
+        if extension(path) == ".tfm" and not _ends_whole(partial.read_bytes()):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _ends_whole(text: bytes) -> bool:
+    last = text.rpartition(b"\nFixedParameters:")
+    return bool(last[1]) and last[2].endswith(b"\n")
 
 
 def _require_file(path: Path) -> None:
