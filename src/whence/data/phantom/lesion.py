@@ -31,8 +31,11 @@ class Lesion:
     extent: float
 
 
-def draw_lesion(rng: np.random.Generator, subject: Subject) -> Lesion:
-    """A seed of irregular shape in brain tissue of one hemisphere, its oedema and its resection."""
+def draw_lesion(rng: np.random.Generator, subject: Subject, residual: float = 1.0) -> Lesion:
+    """A seed of irregular shape in brain tissue of one hemisphere, its oedema and its resection.
+
+    ``residual`` scales what nobody could foresee: the unevenness of the cut.
+    """
     positions, spacing = subject.positions, subject.spacing
     wanted = rng.uniform(9.0, 16.0)
     lobes = 2 if rng.random() < 0.45 else 1
@@ -55,7 +58,7 @@ def draw_lesion(rng: np.random.Generator, subject: Subject) -> Lesion:
     volume = float(region.sum()) * spacing**dims
     radius = float((volume / np.pi) ** 0.5 if dims == 2 else (volume * 0.75 / np.pi) ** (1 / 3))
     depth = float(subject.depth[region].mean())
-    cavity = _resect(rng, subject, positions, tumour, centre, depth)
+    cavity = _resect(rng, subject, positions, tumour, centre, depth, residual)
     extent = float((cavity < 0).sum() / region.sum())
 
     reach = rng.uniform(8, 20) * (1 + 0.35 * smooth_noise(rng, tumour.shape, 8.0 / spacing)[0])
@@ -84,6 +87,7 @@ def _resect(
     tumour: np.ndarray,
     centre: np.ndarray,
     depth: float,
+    residual: float,
 ) -> np.ndarray:
     """Level set of the resected part: the deeper the tumour, and the nearer to the motor strip and the
     internal capsule, the more of its deep side is left."""
@@ -96,7 +100,7 @@ def _resect(
     eloquence = np.exp(-(((float(middle[1]) + 20) / 18) ** 2))
     difficulty = np.clip((depth - 9) / 20, 0, 1) * 0.85 + 0.6 * eloquence
     reached = furthest * np.clip(1.3 - difficulty, -0.2, 1.3)
-    rough = 1.5 * smooth_noise(rng, tumour.shape, 4.0 / subject.spacing)[0]
+    rough = 1.5 * residual * smooth_noise(rng, tumour.shape, 4.0 / subject.spacing)[0]
     # Surgeons follow the soft core and leave a shell on the far side.
     core = 1.6 * np.maximum(-tumour - 3.5, 0)
     return smooth_maximum(tumour, along - reached + rough - core, 1.0).astype(np.float32)

@@ -87,9 +87,12 @@ def columns(case: SurgeryCase) -> dict[str, Any]:
 
 def residual_field(seed: int, index: int, size: int, dims: int) -> tuple[Displacement, Displacement]:
     """The true displacement and its predictable part, the same case without its random residual."""
-    subject, lesion, _ = _plan(_streams(seed, index), size, dims)
-    whole = _dates(_streams(seed, index), subject, lesion).displacement
-    return whole, _dates(_streams(seed, index), subject, lesion, residual=0.0).displacement
+    both = []
+    for residual in (1.0, 0.0):
+        streams = _streams(seed, index)
+        subject, lesion, _ = _plan(streams, size, dims, residual)
+        both.append(_dates(streams, subject, lesion, residual).displacement)
+    return both[0], both[1]
 
 
 def _streams(seed: int, index: int) -> dict[str, np.random.Generator]:
@@ -98,12 +101,14 @@ def _streams(seed: int, index: int) -> dict[str, np.random.Generator]:
     return {name: np.random.default_rng(child) for name, child in zip(names, children, strict=True)}
 
 
-def _plan(streams: dict[str, np.random.Generator], size: int, dims: int) -> tuple[Subject, Lesion, int | None]:
+def _plan(
+    streams: dict[str, np.random.Generator], size: int, dims: int, residual: float = 1.0
+) -> tuple[Subject, Lesion, int | None]:
     grid = head_grid(size, dims)
     level = int(streams["subject"].integers(LEVELS[0], LEVELS[1] + 1))
     template = anatomy(dims, float(grid.spacing[0]), level)
     subject = draw_subject(streams["subject"], template, grid)
-    return subject, draw_lesion(streams["lesion"], subject), level if dims == 2 else None
+    return subject, draw_lesion(streams["lesion"], subject, residual), level if dims == 2 else None
 
 
 def _dates(
@@ -122,7 +127,10 @@ def _dates(
     size = min(lesion.radius, 17.0)
     pushed = 1.2 + 0.32 * size
     relaxed = (0.5 + 0.4 * lesion.extent) * chance[0]
-    fallen = (0.4 + 0.32 * size) * (0.7 + 0.5 * shallow) * chance[1]
+    # Walls fall no further than half the radius of what was taken.
+    hollow = size * lesion.extent ** (1 / grid.dims)
+    fallen = (0.4 + 0.32 * size) * (0.7 + 0.5 * shallow)
+    fallen = min(fallen, 0.5 * hollow) * chance[1]
 
     drift = smooth_noise(rng, grid.shape, 14.0 / spacing, grid.dims)
     away = np.maximum(lesion.tumour, 0)
