@@ -41,7 +41,9 @@ def write_report(folder: str | Path, out: str | Path | None = None, max_megabyte
     """
     findings = find_cases(folder)
     path = Path(out) if out is not None else Path(folder) / "report.html"
-    cases, blocks = _gather(findings, max_megabytes * MEGABYTE)
+    parts = _parts()
+    frame = sum(len(part) for part in parts.values())
+    cases, blocks = _gather(findings, max_megabytes * MEGABYTE - frame)
     summary = findings.summary
     page = {
         "title": str(summary.get("title") or "Traced prediction"),
@@ -53,7 +55,7 @@ def write_report(folder: str | Path, out: str | Path | None = None, max_megabyte
         "colours": {name: _ramp(ramp) for name, ramp in COLOURS.items()},
         "cases": cases,
     }
-    text = _render(page, blocks)
+    text = _render(parts, page, blocks)
     with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8")
     return path
@@ -63,23 +65,25 @@ def _gather(findings: Findings, budget: float) -> tuple[list[dict[str, Any]], Bl
     """The cases that fit, all at the finest detail at which the first one does."""
     cases: list[dict[str, Any]] = []
     blocks = Blocks()
-    step = 0
+    step, used = 0, 0
     for number, (name, folder) in enumerate(findings.folders.items()):
         trace = Trace.load(folder)
         label = str(trace.info.get("id") or name)
         while True:
             own = Blocks()
             case = encode_trace(trace, label, f"c{number}", own, LADDER[step])
-            if blocks.size + own.size <= budget:
+            need = own.size + len(safe_json(case))
+            if used + need <= budget:
                 break
             if cases:
                 return cases, blocks
             step += 1
             if step == len(LADDER):
                 raise InputError(
-                    f"the first case, {folder}, needs {own.size / MEGABYTE:.1f} MB at the coarsest; "
-                    f"expected at most {budget / MEGABYTE:g} MB, allow more"
+                    f"the first case, {folder}, needs {need / MEGABYTE:.2g} MB even at the coarsest; "
+                    f"got room for {max(budget, 0) / MEGABYTE:.2g} MB, expected more"
                 )
+        used += need
         blocks.texts.update(own.texts)
         case["row"] = findings.rows.get(label) or findings.rows.get(folder.name) or {}
         case["folder"] = folder.name
@@ -94,19 +98,23 @@ def _ramp(name: str, steps: int = 128) -> list[list[int]]:
     return [[int(c) for c in colour[:3]] for colour in colours]
 
 
-def _render(page: dict[str, Any], blocks: Blocks) -> str:
+def _parts() -> dict[str, str]:
+    """The page's own texts: its template, its style and its script."""
+    assets = resources.files("whence.report") / "assets"
+    return {
+        "template": (assets / "page.html.j2").read_text(encoding="utf-8"),
+        "style": (assets / "style.css").read_text(encoding="utf-8"),
+        "script": "\n".join((assets / name).read_text(encoding="utf-8") for name in SCRIPTS),
+    }
+
+
+def _render(parts: dict[str, str], page: dict[str, Any], blocks: Blocks) -> str:
     import jinja2
 
-    assets = resources.files("whence.report") / "assets"
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    template = environment.from_string((assets / "page.html.j2").read_text(encoding="utf-8"))
-    script = "\n".join((assets / name).read_text(encoding="utf-8") for name in SCRIPTS)
+    template = environment.from_string(parts["template"])
     return template.render(
-        page=page,
-        style=(assets / "style.css").read_text(encoding="utf-8"),
-        script=script,
-        manifest=safe_json(page),
-        blocks=blocks.texts,
+        page=page, style=parts["style"], script=parts["script"], manifest=safe_json(page), blocks=blocks.texts
     )
 
 

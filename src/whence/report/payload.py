@@ -9,6 +9,7 @@ import torch
 
 from whence.errors import InputError
 from whence.field import Displacement, jacobian_determinant
+from whence.metrics.body import body_mask
 from whence.report.cases import finite
 from whence.report.detail import Detail, field_error, shrink_field, shrink_image, shrink_labels
 from whence.report.encoding import Blocks, encode_field, encode_image, encode_labels, placed, quantise_field
@@ -20,11 +21,12 @@ LABEL_COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#d55e00", "#cc79a7
 KNOWN_INFO = ("id", "method", "kind", "label_names", "plane", "statistics", "whence", "contract")
 
 
-def encode_trace(trace: Trace, name: str, key: str, blocks: Blocks, detail: Detail = Detail()) -> dict[str, Any]:
+def encode_trace(trace: Trace, name: str, key: str, blocks: Blocks, detail: Detail) -> dict[str, Any]:
     """The description of a case for the page; its arrays go into ``blocks`` under names that begin with ``key``."""
     if trace.source.dims != trace.image.dims:
         raise InputError(
-            f"expected source and prediction of one dimension in {name}; got {trace.source.dims}D and {trace.image.dims}D"
+            f"expected source and prediction of one dimension in {name}; "
+            f"got {trace.source.dims}D and {trace.image.dims}D"
         )
     bits = 16 if trace.image.dims == 2 else 8
     images: dict[str, Any] = {}
@@ -53,7 +55,12 @@ def encode_trace(trace: Trace, name: str, key: str, blocks: Blocks, detail: Deta
             tables.append({"name": str(label), "rows": finite(list(extra)[:500])})
 
     images["novelty"] = encode_image(blocks, f"{key}-novelty", shrink_image(trace.novelty, detail.image), (0, 1), 8)
-    folded, jacobian, jacobian_max = _log_jacobian(trace.displacement)
+    bodies = {side: _body(volume) for side, volume in (("source", trace.source), ("prediction", trace.image))}
+    for side, body in bodies.items():
+        small = shrink_image(body, detail.image)
+        images[f"{side}_body"] = encode_image(blocks, f"{key}-{side}-body", small, (0, 1), 8)
+    inside = bodies["prediction"].tensor > 0
+    folded, jacobian, jacobian_max = _log_jacobian(trace.displacement, inside)
     # One code below the range is kept for folded voxels, which have no logarithm.
     limits = (-1.04 * jacobian_max, 1.04 * jacobian_max)
     small = shrink_image(jacobian, detail.image)
@@ -82,7 +89,7 @@ def encode_trace(trace: Trace, name: str, key: str, blocks: Blocks, detail: Deta
         "channels": max(images["source"]["channels"], images["prediction"]["channels"]),
         "detail": {"image": detail.image, "field": detail.field},
         "precision_mm": max(errors),
-        "moved_mm": max(float(np.percentile(trace.displacement.magnitude().numpy(), 99.9)), 1e-3),
+        "moved_mm": max(float(np.percentile(trace.displacement.magnitude()[inside].numpy(), 99.9)), 1e-3),
         "jacobian_max": jacobian_max,
         "folded": float(folded.double().mean()),
         "grids": {"source": placed(trace.source.grid), "prediction": placed(trace.image.grid)},
@@ -91,6 +98,7 @@ def encode_trace(trace: Trace, name: str, key: str, blocks: Blocks, detail: Deta
         "labels": legend,
         "extras": extras,
         "tables": tables,
+        "statistics": finite(trace.statistics()),
         "info": [[str(k), str(finite(v))] for k, v in trace.info.items() if k not in KNOWN_INFO],
     }
 
@@ -116,13 +124,20 @@ def _limits(volumes: list[Volume], bits: int) -> tuple[tuple[float, float], list
     return (low, high), window
 
 
-def _log_jacobian(displacement: Displacement) -> tuple[torch.Tensor, Volume, float]:
-    """Where the map folds, log det J elsewhere, and the largest magnitude worth a colour."""
+def _body(volume: Volume) -> Volume:
+    """1 inside the body, 0 in the air around it; 1 everywhere where no body can be told from its ground."""
+    mask = body_mask(volume.tensor.detach().cpu()).float()
+    return Volume(mask if float(mask.mean()) > 0.02 else torch.ones_like(mask), volume.grid)
+
+
+def _log_jacobian(displacement: Displacement, inside: torch.Tensor) -> tuple[torch.Tensor, Volume, float]:
+    """Where the map folds, log det J elsewhere, and the largest magnitude inside that is worth a colour."""
     determinant = jacobian_determinant(displacement).detach().cpu()
     folded = determinant <= 0
     logs = determinant.clamp_min(1e-6).log()
-    top = float(np.percentile(logs[~folded].abs().numpy(), 99.8)) if bool((~folded).any()) else 1.0
-    return folded, Volume(logs, displacement.grid), min(max(top, 0.05), 3.0)
+    counted = logs[~folded & inside].abs().numpy()
+    top = min(max(float(np.percentile(counted, 99.8)), 0.05), 3.0) if counted.size else 1.0
+    return folded, Volume(logs.clamp(-top, top), displacement.grid), top
 
 
 def _label(index: int, value: int, names: Any) -> dict[str, Any]:

@@ -7,10 +7,9 @@ function gradient(name) {
 function legendOf(key) {
   const bar = (name, low, high) => [make("span", {}, low), make("span", { class: "bar", style: `background:${gradient(name)}` }), make("span", {}, high)];
   const top = loaded.jacobian_max;
-  if (key === "grid") return [make("span", {}, `lines of the source every ${state.gridStep} mm`)];
-  if (key === "arrows") return [make("span", {}, "from source to prediction, true length")];
-  if (key === "magnitude") return bar("magnitude", "0", `${loaded.moved_mm.toFixed(1)} mm`);
-  if (key === "jacobian") return bar("jacobian", `expanded \u2212${top.toFixed(1)}`, `+${top.toFixed(1)} shrunk`);
+  if (key === "grid" || key === "arrows") return [];
+  if (key === "magnitude") return bar("magnitude", "0", `${loaded.moved_mm.toFixed(1)} mm in the body`);
+  if (key === "jacobian") return bar("jacobian", `grew \u2212${top.toFixed(1)}`, `+${top.toFixed(1)} shrank`);
   if (key === "novelty") return bar("novelty", "0", "1");
   if (!loaded.labels.length) return [make("span", {}, "none in this trace")];
   return loaded.labels.map((label, i) => {
@@ -29,15 +28,15 @@ function showLegends() {
 }
 
 function buildOverlays() {
-  OVERLAYS.forEach(({ key, name }, i) => {
-    const title = key === "jacobian" ? "log det J of the map from prediction to source: above 0 the tissue has shrunk, below 0 it has expanded" : name;
+  OVERLAYS.forEach(({ key, name, hint }, i) => {
     const box = make("input", { type: "checkbox", id: `overlay-${key}`, onchange: (e) => setOverlay(key, e.target.checked) });
     const slider = make("input", { type: "range", min: 0, max: 1, step: 0.05, value: state.overlays[key].opacity, "aria-label": `Opacity of ${name}` });
     slider.addEventListener("input", () => {
       state.overlays[key].opacity = Number(slider.value);
       invalidate();
     });
-    const label = make("label", { for: `overlay-${key}`, title }, make("kbd", {}, String(i + 1)), name);
+    const label = make("label", { for: `overlay-${key}`, title: hint }, make("kbd", {}, String(i + 1)), name);
+    if (key === "grid") label.append(make("span", { class: "unit", id: "grid-step" }));
     byId("overlays").append(make("div", { class: "overlay", "data-overlay": key }, box, label, slider, make("div", { class: "legend", id: `legend-${key}` })));
   });
 }
@@ -53,7 +52,6 @@ function showCase() {
   const choices = thirdChoices();
   document.body.classList.toggle("two", choices.length === 0);
   byId("third").replaceChildren(...choices.map(({ key, name }) => make("option", { value: key }, name)));
-  byId("third").value = state.third ?? "";
   byId("third").disabled = choices.length < 2;
   byId("case").value = String(state.caseIndex);
   byId("kind").textContent = loaded.kind === "recovered" ? "field recovered by registration" : "field predicted by the model";
@@ -77,9 +75,10 @@ function showControls() {
   for (const button of document.querySelectorAll("[data-plane]")) button.setAttribute("aria-pressed", String(button.dataset.plane === state.plane));
   for (const button of document.querySelectorAll("[data-frame]")) button.setAttribute("aria-pressed", String(button.dataset.frame === state.frame));
   for (const shown of document.querySelectorAll(".frame-name")) shown.textContent = state.frame;
+  byId("third").value = state.third ?? "";
+  byId("grid-step").textContent = ` ${state.gridStep} mm`;
   byId("blend").value = String(state.blend);
-  const name = state.blend >= 2 ? "Prediction" : state.blend === 1 ? "Warped source" : state.blend <= 0 ? "Source" : "Blend";
-  byId("shown").textContent = name;
+  byId("shown").textContent = blendName(state.blend);
   const { source, prediction } = state.windows;
   const share = (window, [low, high]) => ({ level: (window.level - low) / (high - low), width: window.width / (high - low) });
   const now = share(prediction, loaded.windows.prediction);
@@ -88,6 +87,13 @@ function showControls() {
   byId("level-value").textContent = `${short(source.level)} | ${short(prediction.level)}`;
   byId("width-value").textContent = `${short(source.width)} | ${short(prediction.width)}`;
   showLegends();
+}
+
+function blendName(blend) {
+  if (blend >= 2) return "Prediction";
+  if (blend <= 0) return "Source";
+  if (blend === 1) return "Warped source";
+  return blend < 1 ? "Source, warped source" : "Warped source, prediction";
 }
 
 function setWindows(level, width) {

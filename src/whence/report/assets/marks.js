@@ -29,8 +29,10 @@ function stroke(context, colour, width, path) {
   }
 }
 
-function drawFrame(context, view, oriented) {
+function drawFrame(context, view, oriented, corners) {
   const { width, height } = view;
+  write(context, corners.place, 12, 16, { size: 12 });
+  write(context, corners.window, width - 12, height - 16, { size: 11, align: "right" });
   if (oriented) {
     const [left, right, top, bottom] = PLANES[view.plane].edges;
     const style = { align: "center", size: 14, weight: 700 };
@@ -67,6 +69,7 @@ function drawArrows(context, view, side, loaded, opacity) {
   const { x: ax, y: ay, n } = PLANES[view.plane];
   const field = loaded.images[side === "source" ? "inverse" : "displacement"];
   const grid = loaded.grids[side];
+  const body = loaded.images[`${side}_body`];
   const step = 22 * view.mm;
   context.save();
   context.globalAlpha = opacity;
@@ -77,7 +80,7 @@ function drawArrows(context, view, side, loaded, opacity) {
       p[ax] = u;
       p[ay] = v;
       p[n] = view.slice;
-      if (!contains(grid, p)) continue;
+      if (!contains(grid, p) || valueAt(body, 0, p) < 0.5) continue;
       const q = movePoint(field, p);
       const [from, to] = (side === "source" ? [p, q] : [q, p]).map((point) => toScreen(view, point));
       const length = Math.hypot(to[0] - from[0], to[1] - from[1]);
@@ -90,13 +93,22 @@ function drawArrows(context, view, side, loaded, opacity) {
   context.restore();
 }
 
+function dot(context, at, radius, colour) {
+  for (const [style, extra] of [[SHADOW, 1], [colour, 0]]) {
+    context.fillStyle = style;
+    context.beginPath();
+    context.arc(at[0], at[1], radius + extra, 0, 2 * Math.PI);
+    context.fill();
+  }
+}
+
 // How plainly a point shows on a slice: 1 on it, faint some slices away, then not at all.
 function presence(view, p, step) {
   const away = Math.abs(p[PLANES[view.plane].n] - view.slice) / step;
   return away <= 0.75 ? 1 : away <= 3 ? 0.35 : 0;
 }
 
-// A pair of points on one image: a disc at its own one, a ring at the other's place, an arrow from the
+// A pair of points on one image: a ring at its own one, a dot at the other's place, an arrow from the
 // source's to the prediction's.
 function drawPair(context, view, side, pair, step, { colour, label = "", strong = false, cross = false }) {
   const isPartner = side !== pair.side;
@@ -130,15 +142,12 @@ function drawPair(context, view, side, pair, step, { colour, label = "", strong 
   if (length > 2) {
     stroke(context, colour, strong ? 2 : 1.5, (c) => arrowPath(c, from, to, Math.min(8, 3 + length / 4)));
     context.setLineDash([]);
-    stroke(context, colour, 1.2, (c) => c.arc(other[0], other[1], 3.5, 0, 2 * Math.PI));
+    dot(context, other, 2.4, colour);
   }
   context.setLineDash(doubtful ? [3, 2] : []);
   stroke(context, colour, strong ? 2.5 : 1.8, (c) => c.arc(own[0], own[1], strong ? 7 : 5.5, 0, 2 * Math.PI));
   context.setLineDash([]);
-  context.fillStyle = colour;
-  context.beginPath();
-  context.arc(own[0], own[1], 1.8, 0, 2 * Math.PI);
-  context.fill();
+  dot(context, own, 1.6, colour);
   if (label) write(context, label, own[0] + 11, own[1] - 10, { size: 12, weight: 700, colour });
   if (doubtful && (strong || cross)) {
     // Beneath the point, yet never beyond the edge of the image.
@@ -163,8 +172,13 @@ function drawMarks(canvas, panel, view, loaded, state) {
   context.scale(ratio, ratio);
   const { on, opacity } = state.overlays.arrows;
   if (on && (panel.content === "source" || panel.content === "prediction")) drawArrows(context, view, panel.side, loaded, opacity);
-  drawFrame(context, view, loaded.dims === 3 || loaded.plane === "axial");
-  const step = slicesAlong(loaded.grids[panel.side], PLANES[view.plane].n).step;
+  const { name, normal, n } = PLANES[view.plane];
+  const { first, step, count } = slicesAlong(loaded.grids[panel.side], n);
+  const { level, width } = state.windows[panel.group];
+  drawFrame(context, view, loaded.dims === 3 || loaded.plane === "axial", {
+    place: loaded.dims === 3 ? `${name}  ${normal} ${signed(view.slice)} mm   ${Math.round((view.slice - first) / step) + 1}/${count}` : "",
+    window: `W ${short(width)}  L ${short(level)}`,
+  });
   state.pins.forEach((pin, i) => {
     const strong = i === state.selected;
     drawPair(context, view, panel.side, pin, step, { colour: pin.colour, label: String(pin.number), strong });

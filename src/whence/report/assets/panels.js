@@ -12,7 +12,6 @@ for (const element of document.querySelectorAll(".panel")) {
     image: element.querySelector("canvas.image"),
     marks: element.querySelector("canvas.marks"),
     slider: element.querySelector(".slice input"),
-    caption: element.querySelector(".position"),
   };
 }
 
@@ -51,23 +50,17 @@ function draw() {
     const view = viewOf(panel);
     if (what === "all") drawImage(panel.image, content, view, loaded, state);
     drawMarks(panel.marks, content, view, loaded, state);
-    showPosition(panel, content);
+    showSlider(panel, content);
   }
   showPoint();
   showPins();
   if (what === "all") showControls();
 }
 
-function showPosition(panel, content) {
+function showSlider(panel, content) {
   const { first, step, count } = sidePlane(content.side);
-  const { name, normal } = PLANES[state.plane];
-  const position = state.slice[content.side];
-  const index = Math.round((position - first) / step);
-  panel.caption.textContent = loaded.dims === 3 ? `${name} ${normal} ${signed(position)} mm · ${index + 1}/${count}` : "";
   panel.slider.max = count - 1;
-  panel.slider.value = index;
-  const { level, width } = state.windows[content.group];
-  panel.element.querySelector(".window").textContent = `W ${short(width)}  L ${short(level)}`;
+  panel.slider.value = Math.round((state.slice[content.side] - first) / step);
 }
 
 function eventPoint(panel, event) {

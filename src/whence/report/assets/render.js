@@ -70,10 +70,11 @@ function tint(pixels, i, colour, alpha) {
 }
 
 // A scalar overlay: colour(value) and strength(value) in 0..1, nothing where the image is not.
-function paintScalar(pixels, values, colour, strength, opacity) {
+function paintScalar(pixels, values, colour, strength, opacity, within = null) {
   for (let i = 0; i < values.length; i++) {
-    if (Number.isNaN(values[i]) || pixels[4 * i + 3] === 0) continue;
-    tint(pixels, i, colour(values[i]), strength(values[i]) * opacity);
+    const share = within ? within[i] : 1;
+    if (Number.isNaN(values[i]) || !(share > 0) || pixels[4 * i + 3] === 0) continue;
+    tint(pixels, i, colour(values[i]), strength(values[i]) * share * opacity);
   }
 }
 
@@ -110,28 +111,30 @@ const JACOBIAN_FOLDED = [255, 0, 255];
 
 // The overlays of one panel, in the order in which they lie on each other.
 function paintOverlays(pixels, view, side, loaded, state) {
-  paintLabelsOf(pixels, view, side, loaded, state);
-  if (side === "target") return;
+  if (side === "target") return paintLabelsOf(pixels, view, side, loaded, state);
   const on = (name) => state.overlays[name].on;
   const opacity = (name) => state.overlays[name].opacity;
   const field = loaded.images[side === "source" ? "inverse" : "displacement"];
   const grid = loaded.grids[side];
+  // Where the air moved is of no interest; novelty counts everywhere.
+  const body = on("magnitude") || on("jacobian") ? slice(loaded.images[`${side}_body`], 0, view) : null;
   if (on("magnitude")) {
     const top = loaded.moved_mm;
     const colour = (v) => ramp("magnitude", v / top);
-    paintScalar(pixels, sliceMap(grid, field, view).moved, colour, (v) => Math.min(1, (10 * v) / top), opacity("magnitude"));
+    paintScalar(pixels, sliceMap(grid, field, view).moved, colour, (v) => Math.min(1, (10 * v) / top), opacity("magnitude"), body);
   }
   if (side === "prediction") {
     const { jacobian, novelty } = loaded.images;
     if (on("jacobian")) {
       const top = loaded.jacobian_max;
       const colour = (v) => (v < -1.02 * top ? JACOBIAN_FOLDED : ramp("jacobian", 0.5 + (0.5 * v) / top));
-      paintScalar(pixels, slice(jacobian, 0, view), colour, (v) => Math.min(1, (6 * Math.abs(v)) / top), opacity("jacobian"));
+      paintScalar(pixels, slice(jacobian, 0, view), colour, (v) => Math.min(1, (6 * Math.abs(v)) / top), opacity("jacobian"), body);
     }
     if (on("novelty")) {
       paintScalar(pixels, slice(novelty, 0, view), (v) => ramp("novelty", v), (v) => Math.min(1, 1.6 * v), opacity("novelty"));
     }
   }
+  paintLabelsOf(pixels, view, side, loaded, state);
   if (on("grid")) {
     const map = sliceMap(grid, side === "source" ? null : field, view);
     paintGrid(pixels, map, state.gridStep, GRID_COLOUR, view.width, opacity("grid"));

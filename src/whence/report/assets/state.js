@@ -5,12 +5,17 @@ const FONT = '"Inter", "Segoe UI", system-ui, -apple-system, "Helvetica Neue", A
 const NOVEL = 0.5;
 
 const OVERLAYS = [
-  { key: "grid", name: "Deformed grid", opacity: 0.7 },
-  { key: "arrows", name: "Displacement arrows", opacity: 0.9 },
-  { key: "magnitude", name: "Distance moved", opacity: 0.55 },
-  { key: "jacobian", name: "Volume change", opacity: 0.6 },
-  { key: "novelty", name: "Novelty", opacity: 0.65 },
-  { key: "labels", name: "Carried labels", opacity: 0.5 },
+  { key: "grid", name: "Deformed grid", opacity: 0.7, hint: "Lines of a regular grid in the source, carried to the prediction" },
+  { key: "arrows", name: "Displacement", opacity: 0.9, hint: "Arrows from source to prediction, in true length" },
+  { key: "magnitude", name: "Distance moved", opacity: 0.55, hint: "How far each point moved, mm, inside the body" },
+  {
+    key: "jacobian",
+    name: "Volume change",
+    opacity: 0.6,
+    hint: "log det J of the map from prediction to source: above 0 the tissue has shrunk, below 0 it has grown; magenta: folded",
+  },
+  { key: "novelty", name: "Novelty", opacity: 0.65, hint: "0 to 1: how little of the prediction the warped source explains" },
+  { key: "labels", name: "Carried labels", opacity: 0.5, hint: "Labels of the source, carried to the prediction" },
 ];
 
 const state = {

@@ -99,8 +99,9 @@ function verdict(metric, difference) {
 
 // As many decimals as the spread is worth: two of its leading digits.
 function decimals(metric) {
-  const spread = Math.max(metric.model?.sd ?? 0, metric.nothing?.sd ?? 0);
-  const size = spread > 0 ? spread / 10 : Math.max(Math.abs(metric.model?.mean ?? 0), 1e-3) / 100;
+  const spread = metric.model?.sd || metric.nothing?.sd || 0;
+  const size = spread > 0 ? spread / 10 : Math.abs(metric.model?.mean ?? 0) / 100;
+  if (size === 0) return 0;
   return Math.max(0, Math.min(5, Math.ceil(-Math.log10(size) - 1e-9)));
 }
 
@@ -126,6 +127,13 @@ function metricRow(metric, row) {
   );
 }
 
+const STATISTICS = {
+  displacement_mean_mm: "mean distance moved, mm",
+  displacement_max_mm: "largest distance moved, mm",
+  folded_share: "folded voxels, share",
+  novelty_mean: "mean novelty",
+};
+
 function showMetrics() {
   const row = loaded.row || {};
   const summarised = PAGE.metrics.length > 0;
@@ -135,8 +143,11 @@ function showMetrics() {
   const counts = PAGE.metrics.map((metric) => metric.model?.n).filter((n) => typeof n === "number");
   byId("metrics-n").textContent = counts.length ? `mean ± sd, n = ${Math.max(...counts)} cases${PAGE.split ? `, ${PAGE.split}` : ""}` : "";
   const plain = summarised ? [] : Object.entries(row).filter(([name]) => name !== "id");
-  const tables = plain.length ? [{ name: "Metrics of this case", rows: plain.map(([name, value]) => ({ metric: name, value })) }] : [];
-  byId("tables").replaceChildren(...[...tables, ...loaded.tables].map(plainTable));
+  const list = (name, pairs) => (pairs.length ? [{ name, rows: pairs.map(([measure, value]) => ({ measure, value })) }] : []);
+  const known = Object.entries(STATISTICS).filter(([name]) => typeof loaded.statistics[name] === "number");
+  const statistics = known.map(([name, label]) => [label, loaded.statistics[name]]);
+  const tables = [...list("Metrics of this case", plain), ...loaded.tables, ...list("This trace", statistics)];
+  byId("tables").replaceChildren(...tables.map(plainTable));
 }
 
 function plainTable({ name, rows }) {
