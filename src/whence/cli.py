@@ -12,6 +12,7 @@ from whence.errors import InputError
 COMMANDS = {
     "demo": "phantom -> fit -> predict -> evaluate -> report, on a CPU, in minutes",
     "phantom": "write a data set with exactly known correspondences",
+    "pairs": "turn a published data set's layout into a pairs table",
     "fit": "train a method; the same command resumes a stopped run",
     "predict": "predict an image or a table; writes trace folders",
     "apply": "warp an image, labels or points by a field",
@@ -79,7 +80,7 @@ def _demo(given: list[str]) -> None:
 
 
 def _phantom(given: list[str]) -> None:
-    from whence.train.demo import write_phantom_with_bar
+    from whence.train.datasets import write_phantom_with_bar
 
     parser = _parser("phantom")
     parser.add_argument("kind", help="which phantom: surgery")
@@ -90,6 +91,19 @@ def _phantom(given: list[str]) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the data set")
     options = parser.parse_args(given)
     print(write_phantom_with_bar(options.kind, options.n, options.size, options.out, options.dims, options.seed))
+
+
+def _pairs(given: list[str]) -> None:
+    from whence.data.readers import READERS
+    from whence.train.datasets import convert_with_bar
+
+    parser = _parser("pairs")
+    parser.add_argument("layout", help=f"one of {', '.join(READERS)}")
+    parser.add_argument("folder", type=Path, help="folder of the data set")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the table and its images")
+    parser.add_argument("--test", type=str, nargs="*", default=[], help="patients to hold out; the last if none")
+    options = parser.parse_args(given)
+    print(convert_with_bar(options.layout, options.folder, options.out, options.test))
 
 
 def _fit(given: list[str]) -> None:
@@ -171,6 +185,7 @@ def _methods(given: list[str]) -> None:
 _DOORS: dict[str, Callable[[list[str]], None]] = {
     "demo": _demo,
     "phantom": _phantom,
+    "pairs": _pairs,
     "fit": _fit,
     "predict": _predict,
     "apply": _apply,

@@ -18,8 +18,14 @@ from whence.space import Volume
 Progress = Callable[[int, int], None]
 
 
-def survey(table: PairsTable, dims: int | None = None, plane: str | None = None, size: Sequence[int] = ()) -> Frame:
-    """Frame of a table: median spacing and largest shape of its sources, or the shape asked for.
+def survey(
+    table: PairsTable,
+    dims: int | None = None,
+    plane: str | None = None,
+    size: Sequence[int] = (),
+    spacing: Sequence[float] = (),
+) -> Frame:
+    """Frame of a table: median spacing and largest shape of its sources, or those asked for.
 
     ``dims`` defaults to that of the images, or 2 where a plane is named or volumes are single slices.
     Raises InputError where images differ in dimensions or do not suit what was asked.
@@ -44,11 +50,15 @@ def survey(table: PairsTable, dims: int | None = None, plane: str | None = None,
         plane = None
     inside = [a for a in range(first.dims) if plane is None or a != PLANES.index(plane)]
     grids = [volume.grid.canonical() for _, volume in volumes]
-    spacing = np.median([grid.spacing[inside] for grid in grids], axis=0)
+    for name, asked in (("size", size), ("spacing", spacing)):
+        if asked and len(asked) != dims:
+            raise InputError(f"--{name} needs {dims} numbers for a {dims}D model; got {list(asked)}")
+    if not spacing:
+        spacing = np.round(np.median([grid.spacing[inside] for grid in grids], axis=0), 4).tolist()
     target = read(table.rows[0].path("target"))
     frame = Frame(
         dims,
-        tuple(np.round(spacing, 4)),
+        tuple(spacing),
         tuple(size) or (1,) * dims,
         first.tensor.shape[1],
         target.tensor.shape[1],
@@ -57,8 +67,6 @@ def survey(table: PairsTable, dims: int | None = None, plane: str | None = None,
     if not size:
         shapes = [[frame.lattice(volume.grid).shape[a] for a in inside] for _, volume in volumes]
         frame = Frame(**{**frame.to_dict(), "shape": np.max(shapes, axis=0)})
-    elif len(size) != dims:
-        raise InputError(f"--size needs {dims} numbers for a {dims}D model; got {list(size)}")
     return frame
 
 

@@ -26,7 +26,13 @@ def image_quality(prediction: torch.Tensor, target: torch.Tensor, mask: torch.Te
     thinnest = min(prediction.shape[2:])
     window = min(11, thinnest if thinnest % 2 else thinnest - 1)
     ssim_map, _ = compute_ssim_and_cs(
-        prediction, target, dims, (window,) * dims, (1.5,) * dims, KernelType.GAUSSIAN, data_range=1.0
+        prediction,
+        target,
+        spatial_dims=dims,
+        data_range=1.0,
+        kernel_type=KernelType.GAUSSIAN,
+        kernel_size=(window,) * dims,
+        kernel_sigma=(1.5,) * dims,
     )
     # The map covers window centres whose window fits; the mask is cut alike.
     margin = [(a - b) // 2 for a, b in zip(prediction.shape[2:], ssim_map.shape[2:], strict=True)]

@@ -16,7 +16,7 @@ def register_affine(
     fixed: Volume,
     moving: Volume,
     similarity: Similarity | None = None,
-    spacings: tuple[float, ...] = (8.0, 4.0, 2.0),
+    spacings: tuple[float, ...] = (8.0, 4.0, 3.0),
     iterations: int = 100,
 ) -> np.ndarray:
     """Affine (D+1, D+1) from world points (RAS mm) of ``fixed`` to those of ``moving``.
@@ -35,7 +35,7 @@ def register_affine(
     offset = torch.zeros(dims, requires_grad=True)
     finest = float(np.mean(fixed.grid.spacing))
     for spacing in dict.fromkeys(max(s, finest) for s in spacings):
-        lattice = fixed.grid.resampled(spacing) if spacing > finest else fixed.grid
+        lattice = fixed.grid.resampled(spacing)
         still = resample(_smoothed(fixed, spacing), lattice).tensor
         moved = _smoothed(moving, spacing)
         world = torch.from_numpy(

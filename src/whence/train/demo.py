@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from whence.data.phantom import write_phantom
 from whence.models import find_method
 from whence.report import write_report
-from whence.train.callbacks import progress_bar
+from whence.train.datasets import write_phantom_with_bar
 from whence.train.evaluate import evaluate
 from whence.train.fit import fit
 from whence.train.options import read_recipe
@@ -27,12 +26,3 @@ def demo(out: Path, cases: int, size: int, steps: int = 0) -> Path:
     page = write_report(results)
     print(f"The page: {page.resolve()}")
     return page
-
-
-def write_phantom_with_bar(kind: str, n: int, size: int, out: Path, dims: int = 2, seed: int = 0) -> Path:
-    """Write a phantom under a progress bar; returns its pairs.csv."""
-    with progress_bar() as bar:
-        task = bar.add_task(f"phantom {kind}", total=n, note="")
-        return write_phantom(
-            kind, n, size, out, dims, seed, progress=lambda done, total: bar.update(task, completed=done)
-        )

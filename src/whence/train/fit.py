@@ -31,7 +31,7 @@ def fit(method: str, data: str | Path, out: str | Path, model: Any = None, train
     table = read_pairs(data)
     training_rows = table.split("train")
     known = RunConfig.from_file(out / "config.yaml") if (out / "config.yaml").is_file() else None
-    frame = known.frame if known else survey(training_rows, train.dims, train.plane, train.size)
+    frame = known.frame if known else survey(training_rows, train.dims, train.plane, train.size, train.spacing)
     config = RunConfig(method, model, train, frame, str(data.resolve()))
     if known is not None and (changes := differences(known, config)):
         raise InputError(f"{out} holds a run of other settings ({'; '.join(changes)}); choose another --out")

@@ -15,6 +15,7 @@ class TrainConfig:
         batch_size: samples a step, on each device.
         seed: of weights, order and augmentation.
         size: shape of the training lattice in voxels; that of the largest image if empty.
+        spacing: mm between the voxels of the training lattice; the images' median if empty.
         dims: 2 or 3; that of the images if not given.
         plane: axial, coronal or sagittal: train a 2D model on the slices of volumes.
         save_every: steps between checkpoints.
@@ -33,6 +34,7 @@ class TrainConfig:
     batch_size: int = 1
     seed: int = 0
     size: tuple[int, ...] = ()
+    spacing: tuple[float, ...] = ()
     dims: Literal[2, 3] | None = None
     plane: Literal["axial", "coronal", "sagittal"] | None = None
     save_every: int = 100
@@ -48,6 +50,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "size", tuple(self.size))
+        object.__setattr__(self, "spacing", tuple(self.spacing))
         for name in ("steps", "batch_size", "save_every", "devices"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-from whence.field import Displacement
 from whence.space import Grid
 
 
@@ -14,14 +13,13 @@ def draw_landmarks(
     grid: Grid,
     labels: np.ndarray,
     lost: np.ndarray,
-    displacement: Displacement,
     count: int,
     near: float = 15.0,
 ) -> np.ndarray:
     """Points (count, D), RAS mm, spread over the target's brain; a third of them near what is lost.
 
     ``labels`` (*shape) is 0 outside the brain, ``lost`` the region that has no source. The points keep
-    a voxel's distance from it, and their partners lie in the field of view. ``near`` in mm.
+    a voxel's distance from it; ``near`` is in mm.
     """
     spacing = float(grid.spacing[0])
     away = ndimage.distance_transform_edt(~lost) * spacing if lost.any() else np.full(lost.shape, np.inf)

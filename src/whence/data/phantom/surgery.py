@@ -4,6 +4,13 @@ Both dates are views of one anatomy through invertible maps, so that the true di
 before) and its inverse are compositions of exponentials. Before surgery the tumour's growth has pushed
 tissue, ventricles and midline away; surgery takes the tumour or the accessible part of it, the walls of
 the cavity collapse and the mass effect relaxes.
+
+How far tissue moves follows from what the first image shows: the tumour's shape, size, depth and place,
+and through them the resected part. What nobody could foresee is small: the unevenness of the cut, some
+per cent of the amplitudes, and a smooth drift. Within 15 mm of the cavity this residual is 12 % of the
+mean displacement in 2D (128 x 128, 50 cases, 5 to 21 %) and 14 % in 3D (64 x 64 x 64, 8 to 21 %);
+``residual_field`` gives both parts. There the mean displacement is 4 mm and its peak 8 mm; 60 mm away it
+is 0.1 mm.
 """
 
 from __future__ import annotations
@@ -165,9 +172,7 @@ def _scan(
 
     source_labels = before.labels(cavity=False)
     target_labels = after.labels(cavity=True)
-    target_points = draw_landmarks(
-        streams["points"], grid, target_labels, (target_labels == CAVITY), maps.displacement, LANDMARKS
-    )
+    target_points = draw_landmarks(streams["points"], grid, target_labels, target_labels == CAVITY, LANDMARKS)
     return SurgeryCase(
         source=_image(source, grid),
         target=_image(target, grid),

@@ -1,0 +1,29 @@
+"""Data sets written under a progress bar."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from whence.data.phantom import write_phantom
+from whence.data.readers import reader
+from whence.train.callbacks import progress_bar
+
+
+def write_phantom_with_bar(kind: str, n: int, size: int, out: Path, dims: int = 2, seed: int = 0) -> Path:
+    """Write a phantom under a progress bar; returns its pairs.csv."""
+    with progress_bar() as bar:
+        task = bar.add_task(f"phantom {kind}", total=n, note="")
+        return write_phantom(
+            kind, n, size, out, dims, seed, progress=lambda done, total: bar.update(task, completed=done)
+        )
+
+
+def convert_with_bar(layout: str, folder: Path, out: Path, test: Sequence[str] = ()) -> Path:
+    """Convert a published data set under a progress bar; returns its pairs.csv."""
+    module = reader(layout)
+    with progress_bar() as bar:
+        task = bar.add_task(f"reading {layout}", total=None, note="")
+        return module.convert(
+            folder, out, test, progress=lambda done, total: bar.update(task, completed=done, total=total)
+        )
