@@ -224,7 +224,7 @@ class _View:
         fluid = self.protocol.csf * (1.1 + 0.06 * self.patches)
         if bleeds:
             along = inside(np.abs(self.cavity) - 2.2, 0.5) * inside(0.2 - self.patches, 0.25)
-            clean = clean + along * (1.35 - clean)
+            clean = clean + along * self.maps[BRAIN] * (1.35 - clean)
         return clean + inside(self.cavity + (1.2 if bleeds else 0.0), edge) * (fluid - clean)
 
     def labels(self, cavity: bool) -> np.ndarray:
