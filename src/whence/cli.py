@@ -18,6 +18,7 @@ COMMANDS = {
     "apply": "warp an image, labels or points by a field",
     "evaluate": "tables of a run over held-out pairs",
     "report": "the page of a trace folder or an evaluation",
+    "bench": "make a table of the docs anew",
     "methods": "list the methods at hand",
 }
 
@@ -175,6 +176,20 @@ def _report(given: list[str]) -> None:
     print(write_report(options.folder, options.out, options.max_megabytes))
 
 
+def _bench(given: list[str]) -> None:
+    from whence.bench import TABLES
+    from whence.bench.rows import run_table
+
+    parser = _parser("bench")
+    parser.add_argument("table", type=str, help=f"one of {', '.join(TABLES)}")
+    parser.add_argument("--out", type=Path, default=Path("bench"), help="folder of the table and its finished rows")
+    parser.add_argument("--quick", action="store_true", help="a smoke version, in minutes")
+    parser.add_argument("--rows", type=str, nargs="*", default=[], help="rows to measure again")
+    options = parser.parse_args(given)
+    path = run_table(options.table, options.out / options.table, options.quick, options.rows)
+    print(path.read_text(encoding="utf-8"))
+
+
 def _methods(given: list[str]) -> None:
     from whence.models import method_names
 
@@ -191,6 +206,7 @@ _DOORS: dict[str, Callable[[list[str]], None]] = {
     "apply": _apply,
     "evaluate": _evaluate,
     "report": _report,
+    "bench": _bench,
     "methods": _methods,
 }
 

@@ -1,0 +1,23 @@
+"""One file, one table of the docs; ``whence bench TABLE`` makes it anew.
+
+A table's module offers ``TITLE``, ``NOTES``, ``rows(quick)`` and ``measure(row, data, work)``, which
+returns the row's cells by column name; ``data`` is a folder that rows share, ``work`` the row's own.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import ModuleType
+
+from whence.errors import InputError
+
+TABLES = {
+    "tracetrans": "whence.bench.tracetrans",
+}
+
+
+def find_table(name: str) -> ModuleType:
+    """The module of a table; InputError for an unknown one."""
+    if name not in TABLES:
+        raise InputError(f"unknown table {name!r}; expected one of {', '.join(TABLES)}")
+    return import_module(TABLES[name])

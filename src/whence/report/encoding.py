@@ -13,7 +13,7 @@ from whence.field import Displacement
 from whence.space import Grid, Volume
 
 # A field's step: far below what a reader can see, and coarse enough to compress well.
-QUANTUM_VOXELS = 0.002
+QUANTUM_VOXELS = 0.005
 
 
 @dataclass

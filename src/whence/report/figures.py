@@ -46,7 +46,7 @@ def case_figure(trace: Trace, slice_mm: float | None = None, title: str | None =
         values = plane.cut(volume)
         drawn = plane.show(axis, values, name, cmap=cmap, vmin=0, vmax=top, alpha=np.clip(0.75 * body, 0, 1))
         _colour_bar(figure, axis, drawn)
-    plane.arrows(axes[-2])
+    plane.arrows(axes[-2], body)
     plane.scale_bar(axes[0])
     if title:
         figure.suptitle(title, color=INK, fontsize=11)
@@ -65,7 +65,9 @@ def grid_figure(trace: Trace, slice_mm: float | None = None, step_mm: float = 10
         for d in range(2):
             values = points[:, d].reshape(plane.shape).T
             levels = np.arange(np.ceil(values.min() / step_mm), np.floor(values.max() / step_mm) + 1) * step_mm
-            axis.contour(*plane.lines, values, levels=levels, colors="#5ed6e0", linewidths=0.7, alpha=0.85)
+            axis.contour(
+                *plane.lines, values, levels=levels, colors="#5ed6e0", linestyles="solid", linewidths=0.7, alpha=0.85
+            )
     plane.scale_bar(axes[0])
     return figure
 
@@ -113,15 +115,16 @@ class _Plane:
         axis.set_axis_off()
         return drawn
 
-    def arrows(self, axis: Axes, count: int = 18) -> None:
-        """Arrows from source to prediction, in true length."""
+    def arrows(self, axis: Axes, body: np.ndarray, count: int = 18) -> None:
+        """Arrows from source to prediction inside the body, in true length."""
         stride = max(1, max(self.shape) // count)
         picked = self.points.reshape(*self.shape, -1)[stride // 2 :: stride, stride // 2 :: stride].reshape(
             -1, self.points.shape[1]
         )
+        inside = body.T[stride // 2 :: stride, stride // 2 :: stride].ravel() > 0.5
         came = self.field(picked)
         moved = picked - came
-        kept = np.linalg.norm(moved[:, :2], axis=1) > 0.5 * self.step
+        kept = inside & (np.linalg.norm(moved[:, :2], axis=1) > 0.5 * self.step)
         axis.quiver(
             came[kept, 0],
             came[kept, 1],
@@ -146,11 +149,16 @@ def _canvas(count: int, aspect: float) -> tuple[Figure, list[Axes]]:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(2.3 * count, 2.3 * aspect + 0.55), facecolor=GROUND, layout="constrained", dpi=150)
-    return figure, [figure.add_subplot(1, count, i + 1) for i in range(count)]
+    rows = figure.add_gridspec(2, count, height_ratios=(1, 0.03))
+    return figure, [figure.add_subplot(rows[0, i]) for i in range(count)]
 
 
 def _colour_bar(figure: Figure, axis: Axes, drawn: Any) -> None:
-    bar = figure.colorbar(drawn, ax=axis, orientation="horizontal", fraction=0.04, pad=0.02)
+    place = axis.get_subplotspec()
+    assert place is not None
+    # In a row of its own, so that the images of all columns stay on one line.
+    below = figure.add_subplot(place.get_gridspec()[1, place.colspan.start])
+    bar = figure.colorbar(drawn, cax=below, orientation="horizontal")
     bar.solids.set_alpha(1)
     bar.ax.tick_params(labelsize=6, colors=INK, length=2)
     bar.outline.set_visible(False)

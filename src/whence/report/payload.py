@@ -22,7 +22,12 @@ KNOWN_INFO = ("id", "method", "kind", "label_names", "plane", "statistics", "whe
 
 
 def encode_trace(trace: Trace, name: str, key: str, blocks: Blocks, detail: Detail) -> dict[str, Any]:
-    """The description of a case for the page; its arrays go into ``blocks`` under names that begin with ``key``."""
+    """The description of a case for the page; its arrays go into ``blocks`` under names that begin with ``key``.
+
+    ``trace.info`` may hold ``label_names`` (value to name) and, for a 2D trace that is no axial slice, a
+    ``plane`` of another name, which leaves the letters at the image's edges out.
+    Raises InputError where source and prediction differ in dimension.
+    """
     if trace.source.dims != trace.image.dims:
         raise InputError(
             f"expected source and prediction of one dimension in {name}; "

@@ -20,7 +20,7 @@ def show_summary(summary: list[dict[str, Any]], title: str) -> None:
         table.add_row(
             f"{entry['label']}{unit} {arrow}".replace("[", r"\["),
             _figure(model),
-            "–" if beside is None else _figure(beside),
+            "-" if beside is None else _figure(beside),
             str(model["n"]),
         )
     Console().print(table)

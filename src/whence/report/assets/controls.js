@@ -105,7 +105,7 @@ function setWindows(level, width) {
 }
 
 function step(count) {
-  const next = state.caseIndex + count;
+  const next = (wanted ?? 0) + count;
   if (next >= 0 && next < PAGE.cases.length) return selectCase(next);
 }
 

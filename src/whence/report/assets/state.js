@@ -39,6 +39,7 @@ const state = {
 };
 
 let loaded = null;
+let wanted = null;
 
 function sidePlane(side) {
   return slicesAlong(loaded.grids[side], PLANES[state.plane].n);
@@ -133,9 +134,11 @@ function selectPin(index, { jump = true } = {}) {
 }
 
 async function selectCase(index) {
-  const entry = PAGE.cases[index];
+  wanted = index;
   document.body.classList.add("loading");
-  const next = await loadCase(entry);
+  const next = await loadCase(PAGE.cases[index]);
+  // Another case may have been asked for while this one was being unpacked.
+  if (wanted !== index) return;
   loaded = next;
   state.caseIndex = index;
   state.pins = [];

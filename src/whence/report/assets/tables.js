@@ -147,15 +147,15 @@ function showMetrics() {
   const known = Object.entries(STATISTICS).filter(([name]) => typeof loaded.statistics[name] === "number");
   const statistics = known.map(([name, label]) => [label, loaded.statistics[name]]);
   const tables = [...list("Metrics of this case", plain), ...loaded.tables, ...list("This trace", statistics)];
-  byId("tables").replaceChildren(...tables.map(plainTable));
+  byId("tables").replaceChildren(...tables.map((table) => plainTable(table, !summarised)));
 }
 
-function plainTable({ name, rows }) {
+function plainTable({ name, rows }, open) {
   const columns = [...new Set(rows.flatMap((row) => Object.keys(row)))];
   const cell = (value) => (typeof value === "number" ? minus(Number.isInteger(value) ? value : number(value)) : value ?? "\u2013");
   const head = make("tr", {}, ...columns.map((column) => make("th", { scope: "col" }, column)));
   const body = rows.map((row) => make("tr", {}, ...columns.map((column) => make("td", {}, String(cell(row[column]))))));
-  return make("details", { class: "extra", open: "" }, make("summary", {}, name), make("table", {}, make("thead", {}, head), make("tbody", {}, ...body)));
+  return make("details", { class: "extra", ...(open ? { open: "" } : {}) }, make("summary", {}, name), make("table", {}, make("thead", {}, head), make("tbody", {}, ...body)));
 }
 
 function showNotes() {

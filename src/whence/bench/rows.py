@@ -1,0 +1,115 @@
+"""Rows of a bench: kept when finished, so that a table resumes and one row can be run again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import whence
+from whence.bench import find_table
+from whence.errors import InputError
+from whence.io import load_json, replacing, save_json
+
+# What no figure depends on; a change there leaves finished rows standing.
+OUTSIDE = ("cli.py", "report", "bench")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of a table: its name, its settings, and the cells that others published."""
+
+    name: str
+    settings: dict[str, Any]
+    published: dict[str, Any] = field(default_factory=dict)
+
+
+def run_table(name: str, out: str | Path, quick: bool = False, only: Sequence[str] = ()) -> Path:
+    """Measure the rows of a table that are not there yet and write ``table.csv`` and ``table.md`` in ``out``.
+
+    A finished row is known by its settings and the package's code. ``only`` names rows to measure
+    again; ``quick`` is a smoke version of minutes.
+    """
+    module, out = find_table(name), Path(out)
+    rows = module.rows(quick)
+    unknown = [n for n in only if n not in {row.name for row in rows}]
+    if unknown:
+        raise InputError(f"table {name!r} has no row {unknown[0]!r}; it has {', '.join(row.name for row in rows)}")
+    code = _fingerprint()
+    found = []
+    for row in rows:
+        key = _key(row, code)
+        kept = out / "rows" / f"{key}.json"
+        if not kept.is_file() or row.name in only:
+            started = time.monotonic()
+            cells = module.measure(row, out / "data", out / "work" / key)
+            facts = {"row": row.name, "settings": row.settings, "cells": cells}
+            save_json({**facts, "seconds": round(time.monotonic() - started, 1), "commit": _commit()}, kept)
+        found.append((row, load_json(kept)))
+        _write(out, name, module, found, quick)
+    return out / "table.md"
+
+
+def _write(out: Path, name: str, module: Any, found: list[tuple[Row, dict[str, Any]]], quick: bool) -> None:
+    import pandas as pd
+
+    records = [
+        {"row": row.name, **kept["cells"], **{f"{k} (published)": v for k, v in row.published.items()}}
+        for row, kept in found
+    ]
+    frame = pd.DataFrame(records)
+    with replacing(out / "table.csv") as temporary:
+        frame.to_csv(temporary, index=False)
+    lines = [f"### {module.TITLE}", "", _markdown(frame), ""]
+    minutes = sum(kept["seconds"] for _, kept in found) / 60
+    commits = sorted({kept["commit"] for _, kept in found})
+    lines.append(
+        f"`whence bench {name}{' --quick' if quick else ''}`, commit {', '.join(commits)}, {os.cpu_count()} CPU cores "
+        f"({platform.machine()}), {minutes:.0f} minutes, {date.today().isoformat()}. {module.NOTES}"
+    )
+    with replacing(out / "table.md") as temporary:
+        Path(temporary).write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _markdown(frame: Any) -> str:
+    names = list(frame.columns)
+    lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
+    for record in frame.to_dict("records"):
+        cells = ["" if value is None or value != value else str(value) for value in record.values()]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _key(row: Row, code: str) -> str:
+    text = json.dumps([row.name, row.settings, code], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _fingerprint() -> str:
+    """Hash of the code that figures depend on."""
+    root = Path(whence.__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        if path.relative_to(root).parts[0] not in OUTSIDE:
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _commit() -> str:
+    """Short hash of the checkout, with a + where files differ from it; the version outside of one."""
+    root = Path(whence.__file__).parent
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=False)
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    head = git("rev-parse", "--short", "HEAD")
+    return f"{head}{'+' if git('status', '--porcelain', '--', '.') else ''}" if head else whence.__version__
