@@ -71,14 +71,14 @@ def test_images_come_back_within_half_a_step(bits):
     assert entry["channels"] == 2
 
 
-def test_fields_come_back_within_a_thousandth_of_a_voxel():
+def test_fields_come_back_within_half_a_step():
     displacement = make_trace((12, 10, 8)).displacement
     blocks = Blocks()
     entry = encode_field(blocks, "u", displacement)
     codes = unplanes16(gzip.decompress(base64.b64decode(blocks.texts["u"])), signed=True)
     back = codes.reshape(3, 12, 10, 8) * entry["scale"]
-    assert np.abs(back - displacement.to_world()[0].numpy()).max() <= 0.001 * 1.5 + 1e-5
-    assert field_error(displacement, entry["scale"], displacement) <= 0.001 * 1.5 * 3**0.5 + 1e-9
+    assert np.abs(back - displacement.to_world()[0].numpy()).max() <= 0.0025 * 1.5 + 1e-5
+    assert field_error(displacement, entry["scale"], displacement) <= 0.0025 * 1.5 * 3**0.5 + 1e-9
 
 
 def test_a_far_field_keeps_its_range():
