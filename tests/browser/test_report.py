@@ -322,7 +322,7 @@ def test_several_cases_metrics_and_a_hostile_name(open_page, tmp_path):
         assert part in body, part
     assert opened.page.locator("h1").inner_text() == "<i>T</i>"
     opened.page.select_option("#case", "1")
-    opened.page.wait_for_function("whence.state.caseIndex === 1")
+    opened.page.locator("#kind[data-kind=recovered]").wait_for()
     opened.drawn()
     assert "2.50" in opened.page.locator("#metrics-body").inner_text()
     assert opened.page.locator("#kind").inner_text() == "field recovered by registration"
