@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 
-def local_correlation(a: torch.Tensor, b: torch.Tensor, window: int = 9, epsilon: float = 1e-4) -> torch.Tensor:
+def local_correlation(a: torch.Tensor, b: torch.Tensor, window: int = 9, epsilon: float = 3e-3) -> torch.Tensor:
     """Squared correlation coefficient of two images (B, C, *spatial) in a cubic window, per voxel, 0..1.
 
     Windows are cut at the image's border. ``epsilon`` regularises by the variance (squared units of
