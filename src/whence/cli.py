@@ -61,9 +61,9 @@ def _overview() -> str:
 
 
 def _parser(command: str) -> Any:
-    from jsonargparse import ArgumentParser
+    from whence.train.parser import Parser
 
-    parser = ArgumentParser(prog=f"whence {command}", description=COMMANDS[command])
+    parser = Parser(prog=f"whence {command}", description=COMMANDS[command])
     parser.add_argument("--config", action="config", help="YAML file of options")
     return parser
 

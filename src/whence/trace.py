@@ -140,6 +140,7 @@ class Trace:
                     "whence": __version__,
                     "contract": "prediction(p) ~ source(p + u(p)); displacement.nii.gz holds u in mm, LPS (ITK)",
                     "statistics": self.statistics(),
+                    "files": sorted(path.name for path in stage.iterdir()),
                     "extra_images": images,
                     "extra_tables": tables,
                 },
@@ -164,12 +165,18 @@ class Trace:
         if not (folder / "trace.json").is_file():
             raise InputError(f"expected a trace folder with a trace.json; got {folder}")
         info = load_json(folder / "trace.json")
+        if not isinstance(info, dict) or info.get("kind") not in KINDS:
+            raise InputError(
+                f"{folder / 'trace.json'} describes no trace; expected one whose kind is predicted or recovered"
+            )
+        # A folder written twice may still hold a target that belonged to the first trace.
+        files = info.pop("files", None)
 
         def optional(name: str, reader: Any) -> Volume | None:
             path = folder / f"{name}.nii.gz"
-            return reader(path) if path.exists() else None
+            return reader(path) if (path.exists() if files is None else path.name in files) else None
 
-        extras: dict[str, Any] = {n: read(folder / f) for n, f in info.pop("extra_images", {}).items()}
+        extras: dict[str, Any] = {n: read(folder / Path(f).name) for n, f in info.pop("extra_images", {}).items()}
         extras.update(info.pop("extra_tables", {}))
         return cls(
             source=read(folder / "source.nii.gz"),

@@ -107,6 +107,11 @@ class PairDataset(Dataset):
         for column, volume in volumes.items():
             if volume.dims != source.dims:
                 raise InputError(f"{row.path(column)} is {volume.dims}D while {row.path('source')} is {source.dims}D")
+            channels = self.frame.source_channels if column == "source" else self.frame.target_channels
+            if column != "registered" and volume.tensor.shape[1] != channels:
+                raise InputError(
+                    f"{row.path(column)} has {volume.tensor.shape[1]} channels; the table's first {column} has {channels}"
+                )
             tensor = on_lattice(volume, lattice, Intensity.of(volume))
             # Half precision keeps 11 bits, more than a scanner's noise leaves, in half the memory.
             batches[column] = fit_shape(self.frame.slices(tensor), self.frame.shape).half()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -83,9 +84,12 @@ def read_pairs(path: str | Path, columns: Sequence[str] = ("source", "target")) 
     if not path.is_file():
         raise InputError(f"expected a table of pairs; there is no file {path}")
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not a readable csv table: {str(error).strip()}") from error
+        with warnings.catch_warnings():
+            # Without the index rule a line with a field too many would shift all others.
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            table = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False).fillna("")
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, pd.errors.ParserWarning, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not a readable csv table: {' '.join(str(error).split())}") from error
     _check_columns(path, list(table.columns), columns)
     if table.empty:
         raise InputError(f"{path} has no rows")
@@ -141,7 +145,7 @@ def _check_columns(path: Path, found: list[str], wanted: Sequence[str]) -> None:
 def _row(path: Path, number: int, record: dict[str, str]) -> Pair:
     files: dict[str, Path] = {}
     for column in FILES:
-        value = (record.get(column) or "").strip()
+        value = record.get(column, "").strip()
         if not value:
             continue
         file = (path.parent / value).resolve()
@@ -149,9 +153,11 @@ def _row(path: Path, number: int, record: dict[str, str]) -> Pair:
             raise InputError(f"{path} line {number}: {column} names {value!r}, which does not exist")
         files[column] = file
     conditions = {name: _condition(value) for name, value in record.items() if name not in COLUMNS and value != ""}
-    if not record["id"]:
-        raise InputError(f"{path} line {number}: the id is empty")
-    return Pair(record["id"], record["split"], files, conditions)
+    name, split = record["id"].strip(), record["split"].strip()
+    # Ids become folder names.
+    if not name or name.startswith(".") or set(name) & set("/\\\0"):
+        raise InputError(f"{path} line {number}: the id is {name!r}; expected a name that can be a folder's")
+    return Pair(name, split, files, conditions)
 
 
 def _condition(value: str) -> float | str:

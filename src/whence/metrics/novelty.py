@@ -21,14 +21,17 @@ def unexplained(
     the warped source's intensity, E[prediction | warped], taken from the joint histogram of the whole
     image. The remaining difference r, smoothed by a Gaussian of ``smoothing`` voxels, becomes
     ``r^2 / (r^2 + s^2)`` with s = ``scale`` times the prediction's robust range: 0.5 means that a tenth
-    of the range is unexplained. Ours; the papers name no such measure.
+    of the range is unexplained. Where the two have other numbers of channels, each of the prediction's
+    is compared with the one of the source that explains it best. Ours; the papers name no such measure.
     """
-    if prediction.shape != warped.shape:
+    if prediction.shape[2:] != warped.shape[2:] or prediction.shape[0] != warped.shape[0]:
         raise ValueError(f"prediction {tuple(prediction.shape)} and warped source {tuple(warped.shape)} differ")
     residuals = []
     for channel in range(prediction.shape[1]):
-        mine, theirs = prediction[:, channel, None], warped[:, channel, None]
-        residuals.append((mine - _expected(mine, theirs, bins)) / _spread(mine))
+        mine = prediction[:, channel, None]
+        candidates = [channel] if prediction.shape[1] == warped.shape[1] else range(warped.shape[1])
+        found = [(mine - _expected(mine, warped[:, k, None], bins)) / _spread(mine) for k in candidates]
+        residuals.append(min(found, key=lambda residual: float(residual.square().mean())))
     residual = torch.cat(residuals, dim=1)
     residual = kernels.gaussian(residual, smoothing).abs().amax(dim=1, keepdim=True)
     return residual**2 / (residual**2 + scale**2)

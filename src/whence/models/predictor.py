@@ -24,19 +24,21 @@ class Predictor:
     frame: Frame
     batch: int = 8
 
-    def predict(self, source: Volume, generator: torch.Generator | None = None, **info: Any) -> Trace:
+    def predict(
+        self, source: Volume, generator: torch.Generator | None = None, *, name: str = "the image", **info: Any
+    ) -> Trace:
         """Trace of a source image (1, C, *spatial), on the source's own grid and intensity scale.
 
         A 2D method trained on slices takes a volume slice by slice. A method that has no field of its
         own gets one by registering source and prediction; the trace then says ``recovered``.
-        Raises InputError where dimensions or channels are not the model's.
+        Raises InputError where dimensions or channels are not the model's; ``name`` is the image's in it.
         """
         if source.tensor.shape[:2] != (1, self.frame.source_channels):
             raise InputError(
                 f"the model expects one image of {self.frame.source_channels} channel(s); "
-                f"got a tensor {tuple(source.tensor.shape)}"
+                f"{name} is {source.tensor.shape[0]} of {source.tensor.shape[1]}"
             )
-        lattice = self.frame.lattice(source.grid)
+        lattice = self.frame.lattice(source.grid, name)
         intensity = Intensity.of(source)
         inputs = self.frame.slices(on_lattice(source, lattice, intensity))
         result = self._infer(inputs, generator)

@@ -41,6 +41,8 @@ class TraceTransConfig:
         similarity: what the deformation stream compares: nmi as published, ncc, mind or mse.
         similarity_bins: histogram bins of nmi in the deformation stream.
         similarity_window: window of ncc, voxels.
+        cross_to: which stream L_cross trains: both as published, or the translation alone, which then
+            follows the deformation without holding it back.
         cross_bins: histogram bins of L_cross.
         deform_l1: weight of an L1 term in the deformation stream.
         adversarial: weight of both adversarial terms; 0 trains no discriminator.
@@ -61,6 +63,7 @@ class TraceTransConfig:
     similarity: Literal["nmi", "ncc", "mind", "mse"] = "nmi"
     similarity_bins: int = 16
     similarity_window: int = 9
+    cross_to: Literal["both", "translation"] = "both"
     cross_bins: int = 32
     deform_l1: float = 0.0
     adversarial: float = 0.01
@@ -202,7 +205,7 @@ class TraceTrans(Method):
         if self.adversarial:
             terms["adversarial_warp"] = lsgan_generator(_score(self.judge_warp, source, warped))
         if self.config.gamma > 0:
-            terms["cross"] = self.cross(image, warped)
+            terms["cross"] = self.cross(image, warped if self.config.cross_to == "both" else warped.detach())
         return terms
 
     def _total(self, terms: dict[str, torch.Tensor]) -> torch.Tensor:

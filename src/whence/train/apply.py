@@ -6,10 +6,9 @@ from pathlib import Path
 
 from whence.errors import InputError
 from whence.field import Displacement, warp
-from whence.io import Points, read, read_displacement, read_labels, read_points, read_transform, write, write_labels
+from whence.io import Points, read, read_displacement, read_labels, read_points, write, write_labels
 from whence.io import write_points as save_points
-
-AFFINES = (".txt", ".tfm", ".mat")
+from whence.space import Grid, Volume
 
 
 def apply(
@@ -32,11 +31,17 @@ def apply(
     if points:
         # An affine needs no grid of its own to move points; where it is sampled does not matter.
         found = read_points(image)
-        moved = _transform(field, read(like).grid if like else None)(found.coordinates)
-        save_points(Points(moved, found.labels), out)
+        transform = _transform(field, grid)
+        if found.coordinates.shape[1] != transform.grid.dims:
+            raise InputError(
+                f"{image} holds {found.coordinates.shape[1]}D points; the field {field} is {transform.grid.dims}D"
+            )
+        save_points(Points(transform(found.coordinates), found.labels), out)
         return out
     transform = _transform(field, grid)
     if grid is not None:
+        if grid.dims != transform.grid.dims:
+            raise InputError(f"{like} is {grid.dims}D; the field {field} is {transform.grid.dims}D")
         transform = transform.resampled(grid)
     if labels:
         write_labels(warp(_same_dims(read_labels(image), transform, image), transform, mode="nearest"), out)
@@ -45,15 +50,18 @@ def apply(
     return out
 
 
-def _transform(path: Path, grid) -> Displacement:
-    if path.suffix not in AFFINES:
+def _transform(path: Path, grid: Grid | None) -> Displacement:
+    try:
         return read_displacement(path)
-    if grid is None:
-        raise InputError(f"{path} is an affine without a grid of its own; name one with --like")
-    return read_transform(path, grid)
+    except InputError as error:
+        if "no grid of its own" not in str(error):
+            raise
+        if grid is None:
+            raise InputError(f"{path} is a transform without a grid of its own; name one with --like") from error
+    return read_displacement(path, grid)
 
 
-def _same_dims(volume, transform: Displacement, path: Path):
+def _same_dims(volume: Volume, transform: Displacement, path: Path) -> Volume:
     if volume.dims != transform.grid.dims:
         raise InputError(f"{path} is {volume.dims}D; the field is {transform.grid.dims}D ({transform.grid})")
     return volume

@@ -39,8 +39,8 @@ class Watch(Callback):
         self.bar: Progress | None = None
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        self._keep_rows_before(pl_module.first_step)
         if trainer.is_global_zero:
+            self._keep_rows_before(pl_module.first_step)
             self.bar = progress_bar()
             self.task = self.bar.add_task(
                 self.description, total=pl_module.settings.steps, completed=pl_module.first_step, note=""
@@ -94,6 +94,7 @@ class Watch(Callback):
 
     def _write(self, rows: list[dict[str, Any]]) -> None:
         if not rows:
+            self.path.unlink(missing_ok=True)
             return
         names = list(dict.fromkeys(name for row in rows for name in row))
         with replacing(self.path) as temporary, Path(temporary).open("w", newline="") as file:

@@ -51,7 +51,8 @@ def evaluate(
 
 def predict_row(predictor: Predictor, row: Pair) -> Trace:
     """Trace of a row's source, under the row's id."""
-    return predictor.predict(read_image(row.path("source")), id=row.id)
+    path = row.path("source")
+    return predictor.predict(read_image(path), name=str(path), id=row.id)
 
 
 def beside_truth(trace: Trace, truth: Truth, row: Pair) -> Trace:

@@ -14,6 +14,7 @@ from whence.data import PairDataset, read_pairs, survey
 from whence.errors import InputError
 from whence.models import find_method
 from whence.train.callbacks import Watch, progress_bar
+from whence.train.checkpoints import LAST, WholeCheckpoints, latest_checkpoint
 from whence.train.run import RunConfig, differences, model_path, save_model, write_config
 from whence.train.settings import TrainConfig
 
@@ -38,69 +39,92 @@ def fit(method: str, data: str | Path, out: str | Path, model: Any = None, train
     if known is not None and model_path(out).is_file():
         return out
     _make_folder(out)
-    if known is None:
-        write_config(config, out)
-
     if train.threads:
         torch.set_num_threads(train.threads)
+    net = config.build()
+    if min(frame.shape) < net.multiple:
+        raise InputError(
+            f"{method} with these options needs images of at least {net.multiple} voxels a side; "
+            f"the training lattice is {'x'.join(map(str, frame.shape))}"
+        )
+    trainer = _trainer(config, out)
     with progress_bar(transient=True) as bar:
         task = bar.add_task("reading images", total=None, note="")
         samples = PairDataset(training_rows, frame, progress=lambda n, all_: bar.update(task, completed=n, total=all_))
         held_out = None
         if any(row.split == "val" for row in table):
             held_out = PairDataset(table.split("val"), frame)
-    net = config.build()
-    _run(net, config, samples, held_out, out)
+    if known is None:
+        # Only now is it known that these settings can be trained at all.
+        write_config(config, out)
+    _run(trainer, net, config, samples, held_out, out)
     save_model(net, out)
     return out
 
 
-def _run(net: Any, config: RunConfig, samples: PairDataset, held_out: PairDataset | None, out: Path) -> None:
+def _trainer(config: RunConfig, out: Path) -> Any:
     import lightning as L
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
     from lightning.pytorch.callbacks import ModelCheckpoint
     from lightning.pytorch.loggers import TensorBoardLogger
-
-    from whence.train.training import Stretches, Training
 
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     train = config.train
     keep = ModelCheckpoint(
         dirpath=out / "checkpoints",
-        filename="last",
+        filename=Path(LAST).stem,
         save_top_k=1,
         every_n_epochs=1,
         save_on_train_epoch_end=True,
         enable_version_counter=False,
     )
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="lightning")
+            return L.Trainer(
+                accelerator=train.accelerator,
+                devices=train.devices,
+                strategy="auto" if train.devices == 1 else "ddp_find_unused_parameters_true",
+                precision=train.precision,  # type: ignore[arg-type]
+                max_epochs=math.ceil(train.steps / train.save_every),
+                reload_dataloaders_every_n_epochs=1,
+                use_distributed_sampler=False,
+                num_sanity_val_steps=0,
+                logger=TensorBoardLogger(save_dir=out, name="", version="tensorboard"),
+                callbacks=[keep, Watch(out / "metrics.csv", f"training {config.method}")],
+                plugins=[WholeCheckpoints()],
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                deterministic="warn",
+                default_root_dir=out,
+            )
+    except (MisconfigurationException, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"cannot train with accelerator {train.accelerator!r}, {train.devices} device(s) and precision "
+            f"{train.precision!r}: {error}"
+        ) from error
+
+
+def _run(
+    trainer: Any, net: Any, config: RunConfig, samples: PairDataset, held_out: PairDataset | None, out: Path
+) -> None:
+    from whence.train.training import Stretches, Training
+
+    train = config.train
+    # The first axis of sagittal slices runs from back to front, where nobody is symmetric.
+    training = Training(net, train, flip=train.flip and config.frame.plane != "sagittal")
+    last = latest_checkpoint(out / "checkpoints", training.state_dict())
     with warnings.catch_warnings():
         # Lightning advises on workers and loggers; samples are in memory and need none.
         warnings.filterwarnings("ignore", module="lightning")
         warnings.filterwarnings("ignore", message=".*deterministic.*")
-        trainer = L.Trainer(
-            accelerator=train.accelerator,
-            devices=train.devices,
-            strategy="auto" if train.devices == 1 else "ddp_find_unused_parameters_true",
-            precision=train.precision,  # type: ignore[arg-type]
-            max_epochs=math.ceil(train.steps / train.save_every),
-            reload_dataloaders_every_n_epochs=1,
-            use_distributed_sampler=False,
-            num_sanity_val_steps=0,
-            logger=TensorBoardLogger(save_dir=out, name="", version="tensorboard"),
-            callbacks=[keep, Watch(out / "metrics.csv", f"training {config.method}")],
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            deterministic="warn",
-            default_root_dir=out,
-        )
-        last = out / "checkpoints" / "last.ckpt"
-        trainer.fit(
-            Training(net, train),
-            datamodule=Stretches(samples, held_out, train),
-            ckpt_path=last if last.is_file() else None,
-            weights_only=True,
-        )
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+        try:
+            trainer.fit(training, datamodule=Stretches(samples, held_out, train), ckpt_path=last, weights_only=True)
+        except SystemExit as error:
+            # Lightning turns an interruption into an exit of its own.
+            if trainer.interrupted:
+                raise KeyboardInterrupt from error
+            raise
 
 
 def _make_folder(out: Path) -> None:

@@ -6,15 +6,14 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentParser
-
 from whence.errors import InputError
 from whence.models import Method
 from whence.recipes import recipe, recipe_names
+from whence.train.parser import Parser
 from whence.train.settings import TrainConfig
 
 
-class FitParser(ArgumentParser):
+class FitParser(Parser):
     """Parser of a method's options, which gives them back as the two dataclasses they belong to."""
 
     method: type[Method]

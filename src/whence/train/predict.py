@@ -20,7 +20,8 @@ def predict(run: str | Path, image: str | Path, out: str | Path, split: str | No
     predictor = load(run)
     image, out = Path(image), Path(out)
     if image.suffix != ".csv":
-        return [predictor.predict(read_image(image), id=image.name.split(".")[0]).save(out)]
+        trace = predictor.predict(read_image(image), name=str(image), id=image.name.split(".")[0])
+        return [trace.save(out)]
     table = read_pairs(image, columns=("source",))
     rows = table.split(split) if split else table
     folders = []

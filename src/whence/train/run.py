@@ -57,11 +57,14 @@ class RunConfig:
             raise InputError(f"{path} is not the config of a whence run: {error}") from error
 
     def build(self) -> Method:
-        """The method with fresh weights drawn from the run's seed."""
+        """The method with fresh weights drawn from the run's seed. Raises InputError where options make no network."""
         frame = self.frame
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.train.seed)
-            return find_method(self.method)(self.model, frame.dims, frame.source_channels, frame.target_channels)
+            try:
+                return find_method(self.method)(self.model, frame.dims, frame.source_channels, frame.target_channels)
+            except (ValueError, TypeError, IndexError, ZeroDivisionError, RuntimeError) as error:
+                raise InputError(f"these options make no {self.method} network: {error}") from error
 
 
 def differences(old: RunConfig, new: RunConfig) -> list[str]:
@@ -78,8 +81,9 @@ def differences(old: RunConfig, new: RunConfig) -> list[str]:
 
 def write_config(config: RunConfig, folder: Path) -> None:
     """Write config.yaml and environment.json."""
-    save_yaml(config.to_dict(), folder / "config.yaml")
+    # config.yaml is what makes a folder a run: it comes last.
     save_json(_environment(), folder / "environment.json")
+    save_yaml(config.to_dict(), folder / "config.yaml")
 
 
 def save_model(method: Method, folder: Path) -> None:

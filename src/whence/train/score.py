@@ -27,7 +27,7 @@ from whence.metrics import (
     label_overlap,
     target_registration_error,
 )
-from whence.space import Volume
+from whence.space import Grid, Volume
 from whence.trace import Trace
 
 NEAR_MM = 15.0
@@ -82,30 +82,34 @@ class Truth:
         """Read a row's truth and bring it to a grid. Raises InputError for what does not fit."""
         grid = like.grid
 
-        def labels(column: str) -> Volume | None:
-            if column not in row.files:
-                return None
-            volume = read_labels(row.files[column])
-            if volume.dims != grid.dims:
-                raise InputError(f"{row.files[column]} is {volume.dims}D; its image is {grid.dims}D")
-            return resample(volume, grid, mode="nearest", outside="zeros")
-
         image = read_image(row.path("target"))
         if image.dims != grid.dims:
             raise InputError(f"{row.path('target')} is {image.dims}D; {row.path('source')} is {grid.dims}D")
+        if image.tensor.shape[1] != like.tensor.shape[1]:
+            raise InputError(
+                f"{row.path('target')} has {image.tensor.shape[1]} channels; the prediction has {like.tensor.shape[1]}"
+            )
         target = resample(image, grid)
+
+        def labels(column: str) -> Volume | None:
+            volume = _labels_of(row, column, image.grid)
+            return None if volume is None else resample(volume, grid, mode="nearest", outside="zeros")
+
         brain, cavity = labels("target_brain"), labels("target_mask")
         body = body_mask(target.tensor) if brain is None else brain.tensor[:, :1] > 0
         if not bool(body.any()):
             raise InputError(f"no body is found in {row.path('target')}; expected an image with foreground")
         displacement = points = pair = None
         if "displacement" in row.files:
-            displacement = read_displacement(row.files["displacement"]).resampled(grid)
+            field = read_displacement(row.files["displacement"])
+            if field.grid.dims != grid.dims:
+                raise InputError(f"{row.files['displacement']} is {field.grid.dims}D; its images are {grid.dims}D")
+            displacement = field.resampled(grid)
         if "source_points" in row.files and "target_points" in row.files:
-            points = _point_pair(row)
-        target_labels = labels("target_labels")
-        if "source_labels" in row.files and target_labels is not None:
-            pair = (read_labels(row.files["source_labels"]), target_labels)
+            points = _point_pair(row, grid.dims)
+        source_labels, target_labels = _labels_of(row, "source_labels", grid), labels("target_labels")
+        if source_labels is not None and target_labels is not None:
+            pair = (source_labels, target_labels)
         return cls(target, body, None if cavity is None else cavity.tensor[:, :1] > 0, displacement, points, pair)
 
 
@@ -114,7 +118,7 @@ def score(trace: Trace, truth: Truth) -> dict[str, float]:
     scale = Intensity.of(trace.source)
     prediction = (scale.normalise(trace.image.tensor) + 1) / 2
     target = (Intensity.of(truth.target).normalise(truth.target.tensor) + 1) / 2
-    warped = (scale.normalise(trace.warped_source.tensor) + 1) / 2
+    warped = (scale.normalise(_as_many(trace.warped_source.tensor, trace.image)) + 1) / 2
     found = image_quality(prediction, target, truth.body)
     found["edges_target"] = edge_agreement(prediction, target, truth.body)
     found["edges_warp"] = edge_agreement(prediction, warped, truth.body)
@@ -130,6 +134,7 @@ def score(trace: Trace, truth: Truth) -> dict[str, float]:
 def nothing(trace: Trace) -> Trace:
     """The trace of doing nothing: the source itself, unmoved, on the prediction's grid."""
     image = resample(trace.source, trace.image.grid)
+    image = image.with_tensor(_as_many(image.tensor, trace.image))
     return Trace(
         trace.source,
         image,
@@ -139,6 +144,12 @@ def nothing(trace: Trace) -> Trace:
         image.with_tensor(torch.zeros_like(image.tensor[:, :1])),
         info={"method": "nothing", "kind": "predicted"},
     )
+
+
+def _as_many(tensor: torch.Tensor, like: Volume) -> torch.Tensor:
+    """A source's channels beside a prediction's: the first one for each where their numbers differ."""
+    channels = like.tensor.shape[1]
+    return tensor if tensor.shape[1] == channels else tensor[:, :1].expand(-1, channels, *[-1] * like.dims)
 
 
 def _geometry(trace: Trace, truth: Truth) -> dict[str, float]:
@@ -178,8 +189,29 @@ def _overlap(trace: Trace, truth: Truth) -> dict[str, float]:
     return found
 
 
-def _point_pair(row: Pair) -> tuple[np.ndarray, np.ndarray]:
+def _labels_of(row: Pair, column: str, grid: Grid) -> Volume | None:
+    """A mask or label map of a row, which must lie on its image's grid; None where there is none."""
+    if column not in row.files:
+        return None
+    volume = read_labels(row.files[column])
+    if volume.dims != grid.dims or not volume.grid.same_as(grid, tolerance=0.05):
+        image = row.path(column.split("_")[0])
+        raise InputError(
+            f"{row.files[column]} lies on another grid ({_place(volume.grid)}) than its image {image} ({_place(grid)}); "
+            "expected the same"
+        )
+    return volume
+
+
+def _place(grid: Grid) -> str:
+    return f"{grid!r} from {np.round(grid.to_world(np.zeros(grid.dims)), 2).tolist()}"
+
+
+def _point_pair(row: Pair, dims: int) -> tuple[np.ndarray, np.ndarray]:
     source, target = (read_points(row.files[f"{side}_points"]).coordinates for side in ("source", "target"))
+    for side, points in (("source", source), ("target", target)):
+        if points.shape[1] != dims:
+            raise InputError(f"{row.files[f'{side}_points']} holds {points.shape[1]}D points; expected {dims}D ones")
     if source.shape != target.shape:
         raise InputError(
             f"{row.files['source_points']} holds {len(source)} points and {row.files['target_points']} {len(target)}; "

@@ -22,12 +22,12 @@ class Training(L.LightningModule):
     step's number, so that a run resumed at the end of any stretch ends where an unbroken one does.
     """
 
-    def __init__(self, method: Method, settings: TrainConfig) -> None:
+    def __init__(self, method: Method, settings: TrainConfig, flip: bool = True) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.method = method
         self.settings = settings
-        self.augment = Augmentation(settings.flip, settings.gamma_range, settings.noise)
+        self.augment = Augmentation(flip, settings.gamma_range, settings.noise)
 
     @property
     def first_step(self) -> int:
