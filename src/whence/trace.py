@@ -165,10 +165,8 @@ class Trace:
         if not (folder / "trace.json").is_file():
             raise InputError(f"expected a trace folder with a trace.json; got {folder}")
         info = load_json(folder / "trace.json")
-        if not isinstance(info, dict) or info.get("kind") not in KINDS:
-            raise InputError(
-                f"{folder / 'trace.json'} describes no trace; expected one whose kind is predicted or recovered"
-            )
+        if not isinstance(info, dict):
+            raise InputError(f"{folder / 'trace.json'} describes no trace; got {type(info).__name__}")
         # A folder written twice may still hold a target that belonged to the first trace.
         files = info.pop("files", None)
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from whence.data.frame import PLANES, Frame, Intensity, fit_shape, on_lattice
+from whence.data.frame import PLANES, Frame, fit_shape
 from whence.data.pairs import Pair, PairsTable
 from whence.errors import InputError
 from whence.io import read
@@ -107,14 +107,15 @@ class PairDataset(Dataset):
         for column, volume in volumes.items():
             if volume.dims != source.dims:
                 raise InputError(f"{row.path(column)} is {volume.dims}D while {row.path('source')} is {source.dims}D")
-            channels = self.frame.source_channels if column == "source" else self.frame.target_channels
-            if column != "registered" and volume.tensor.shape[1] != channels:
+            channels = self.frame.target_channels if column == "target" else self.frame.source_channels
+            if volume.tensor.shape[1] != channels:
                 raise InputError(
-                    f"{row.path(column)} has {volume.tensor.shape[1]} channels; the table's first {column} has {channels}"
+                    f"{row.path(column)} has {volume.tensor.shape[1]} channels; "
+                    f"expected {channels} as in the table's first row"
                 )
-            tensor = on_lattice(volume, lattice, Intensity.of(volume))
+            batch, _ = self.frame.enter(volume, lattice)
             # Half precision keeps 11 bits, more than a scanner's noise leaves, in half the memory.
-            batches[column] = fit_shape(self.frame.slices(tensor), self.frame.shape).half()
+            batches[column] = fit_shape(batch, self.frame.shape).half()
         count = batches["source"].shape[0]
         samples = [{column: batch[n] for column, batch in batches.items()} for n in range(count)]
         if self.frame.axis is None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from whence.data.frame import Frame, Intensity, fit_shape, on_lattice, unfit_shape, up_to_multiple
+from whence.data.frame import Frame, fit_shape, unfit_shape, up_to_multiple
 from whence.errors import InputError
 from whence.field import Displacement, resample
 from whence.models.method import Method, Prediction
@@ -39,10 +39,9 @@ class Predictor:
                 f"{name} is {source.tensor.shape[0]} of {source.tensor.shape[1]}"
             )
         lattice = self.frame.lattice(source.grid, name)
-        intensity = Intensity.of(source)
-        inputs = self.frame.slices(on_lattice(source, lattice, intensity))
+        inputs, intensity = self.frame.enter(source, lattice)
         result = self._infer(inputs, generator)
-        image = Volume(intensity.restore(self.frame.stack(result.image)), lattice)
+        image = Volume(self.frame.stack(intensity.restore(result.image)), lattice)
         image = resample(image, source.grid)
         common = {"method": self.method.name, **info}
         if result.displacement is None or result.inverse is None:

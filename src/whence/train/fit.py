@@ -14,7 +14,7 @@ from whence.data import PairDataset, read_pairs, survey
 from whence.errors import InputError
 from whence.models import find_method
 from whence.train.callbacks import Watch, progress_bar
-from whence.train.checkpoints import LAST, WholeCheckpoints, latest_checkpoint
+from whence.train.checkpoints import LAST, WholeCheckpoints, has_checkpoint, latest_checkpoint
 from whence.train.run import RunConfig, differences, model_path, save_model, write_config
 from whence.train.settings import TrainConfig
 
@@ -32,10 +32,13 @@ def fit(method: str, data: str | Path, out: str | Path, model: Any = None, train
     table = read_pairs(data)
     training_rows = table.split("train")
     known = RunConfig.from_file(out / "config.yaml") if (out / "config.yaml").is_file() else None
+    source = str(data.resolve())
+    if known is not None and (changes := differences(known, RunConfig(method, model, train, known.frame, source))):
+        if model_path(out).is_file() or has_checkpoint(out / "checkpoints"):
+            raise InputError(f"{out} holds a run of other settings ({'; '.join(changes)}); choose another --out")
+        known = None  # it has learnt nothing yet
     frame = known.frame if known else survey(training_rows, train.dims, train.plane, train.size, train.spacing)
-    config = RunConfig(method, model, train, frame, str(data.resolve()))
-    if known is not None and (changes := differences(known, config)):
-        raise InputError(f"{out} holds a run of other settings ({'; '.join(changes)}); choose another --out")
+    config = RunConfig(method, model, train, frame, source)
     if known is not None and model_path(out).is_file():
         return out
     _make_folder(out)

@@ -197,8 +197,8 @@ def _labels_of(row: Pair, column: str, grid: Grid) -> Volume | None:
     if volume.dims != grid.dims or not volume.grid.same_as(grid, tolerance=0.05):
         image = row.path(column.split("_")[0])
         raise InputError(
-            f"{row.files[column]} lies on another grid ({_place(volume.grid)}) than its image {image} ({_place(grid)}); "
-            "expected the same"
+            f"{row.files[column]} lies on another grid ({_place(volume.grid)}) than its image {image} "
+            f"({_place(grid)}); expected the same"
         )
     return volume
 

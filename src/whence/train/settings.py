@@ -54,3 +54,10 @@ class TrainConfig:
         for name in ("steps", "batch_size", "save_every", "devices"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
+        for name in ("threads", "validation_samples", "gamma_range", "noise"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must not be negative; got {getattr(self, name)}")
+        if self.size and min(self.size) < 1:
+            raise ValueError(f"size holds voxels, at least 1 a side; got {list(self.size)}")
+        if not all(0 < s < float("inf") for s in self.spacing):
+            raise ValueError(f"spacing holds mm above 0; got {list(self.spacing)}")

@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from whence.data.augment import Augmentation
+from whence.errors import InputError
 from whence.models import Method
 from whence.train.settings import TrainConfig
 from whence.train.stream import StepSampler, step_generator
@@ -47,7 +48,13 @@ class Training(L.LightningModule):
             for group in optimizer.param_groups:
                 group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
         batch = self.augment(batch, generator)
-        report = self.method.training_step(batch, optimizers, self.manual_backward, generator)
+        try:
+            report = self.method.training_step(batch, optimizers, self.manual_backward, generator)
+        except (RuntimeError, ValueError) as error:
+            if "spatial" in str(error) or "Kernel size" in str(error):
+                shape = "x".join(map(str, batch["source"].shape[2:]))
+                raise InputError(f"images of {shape} voxels are too small for these networks: {error}") from error
+            raise
         if not bool(torch.isfinite(report["loss"])):
             raise FloatingPointError(f"the loss is {float(report['loss'])} at step {step}")
         return report
