@@ -6,7 +6,8 @@ All take images (B, C, *spatial) scaled to [-1, 1] and return a scalar mean over
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import partial, wraps
+from typing import Any
 
 import torch
 
@@ -15,11 +16,28 @@ from whence import kernels
 Similarity = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
+def _in_full_precision(measure: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """The measure with mixed precision switched off: sums over a window or a histogram outgrow half floats."""
+
+    @wraps(measure)
+    def full(a: torch.Tensor, b: torch.Tensor, *more: Any, **options: Any) -> torch.Tensor:
+        with torch.autocast(a.device.type, enabled=False):
+            return measure(_full(a), _full(b), *more, **options)
+
+    return full
+
+
+def _full(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+@_in_full_precision
 def ncc(a: torch.Tensor, b: torch.Tensor, window: int = 9) -> torch.Tensor:
     """1 - mean squared local correlation; blind to a locally linear change of contrast."""
     return 1 - kernels.local_correlation(a, b, window).mean()
 
 
+@_in_full_precision
 def normalised_mutual_information(
     a: torch.Tensor, b: torch.Tensor, bins: int = 32, mask: torch.Tensor | None = None
 ) -> torch.Tensor:
@@ -33,11 +51,13 @@ def nmi(a: torch.Tensor, b: torch.Tensor, bins: int = 32) -> torch.Tensor:
     return 1 - normalised_mutual_information(a, b, bins).mean()
 
 
+@_in_full_precision
 def mi(a: torch.Tensor, b: torch.Tensor, bins: int = 32) -> torch.Tensor:
     """Negative mutual information in nats."""
     return -_information(a, b, bins, None)[0].mean()
 
 
+@_in_full_precision
 def mind(a: torch.Tensor, b: torch.Tensor, radius: int = 2, dilation: int = 2) -> torch.Tensor:
     """Mean absolute difference of MIND-SSC descriptors, channel by channel."""
     channels = range(a.shape[1])

@@ -92,4 +92,5 @@ class VelocityHead(nn.Module):
         velocity = self.conv(features)
         if self.scale > 1:
             velocity = F.interpolate(velocity, size=tuple(shape), mode=self.mode, align_corners=False)
-        return velocity
+        # Eight bits of bfloat16 would leave steps of half a voxel in a motion of a hundred.
+        return velocity.float()
