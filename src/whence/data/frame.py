@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from whence import kernels
 from whence.errors import InputError
 from whence.field import resample
 from whence.metrics.body import robust_range
@@ -18,18 +19,22 @@ from whence.space import Grid, Volume
 PLANES = ("sagittal", "coronal", "axial")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Intensity:
-    """Linear scale between an image's own intensities and [-1, 1]."""
+    """Linear scale between an image's own intensities and [-1, 1]: tensors that broadcast over the image."""
 
-    low: float
-    high: float
+    low: torch.Tensor
+    high: torch.Tensor
 
     @classmethod
     def of(cls, volume: Volume) -> Intensity:
         """From the 0.5 and 99.5 percent quantiles of an image."""
-        low, high = robust_range(volume.tensor[:1].reshape(1, 1, -1))
-        return cls(float(low), float(high))
+        return cls.of_tensor(volume.tensor[:1])
+
+    @classmethod
+    def of_tensor(cls, tensor: torch.Tensor) -> Intensity:
+        """The same for each image of a batch (B, C, *spatial) by itself."""
+        return cls(*robust_range(tensor))
 
     def normalise(self, tensor: torch.Tensor) -> torch.Tensor:
         """To [-1, 1], clamped."""
@@ -94,6 +99,20 @@ class Frame:
             return canonical
         return canonical.resampled(tuple(wanted))
 
+    def enter(self, volume: Volume, lattice: Grid) -> tuple[torch.Tensor, Intensity]:
+        """Batch (N, C, *spatial) in [-1, 1] that the network sees of an image, and its intensity scale.
+
+        A 2D model scales each slice by itself, so that it sees slices of a volume as it sees slice files.
+        """
+        # Where the lattice is coarser, detail it cannot hold would fold back as false structure.
+        canonical = volume.grid.canonical()
+        factors = lattice.spacing / canonical.spacing
+        fine = resample(volume, canonical)
+        fine = fine.with_tensor(kernels.gaussian(fine.tensor, [0.4 * f if f > 1.2 else 0.0 for f in factors]))
+        batch = self.slices(resample(fine, lattice).tensor)
+        intensity = Intensity.of_tensor(batch)
+        return intensity.normalise(batch), intensity
+
     def slices(self, tensor: torch.Tensor) -> torch.Tensor:
         """Volume (1, C, *3D) of the lattice as a batch of its slices (N, C, *2D); 2D and 3D models: itself."""
         if self.axis is None:
@@ -134,8 +153,3 @@ def unfit_shape(tensor: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
 def up_to_multiple(shape: Sequence[int], multiple: int) -> tuple[int, ...]:
     """Smallest shape not below this one whose sizes are multiples."""
     return tuple(-(-n // multiple) * multiple for n in shape)
-
-
-def on_lattice(volume: Volume, lattice: Grid, intensity: Intensity) -> torch.Tensor:
-    """Image (1, C, *spatial) on a frame's lattice, in [-1, 1]; what lies outside it is background."""
-    return resample(volume.with_tensor(intensity.normalise(volume.tensor)), lattice).tensor

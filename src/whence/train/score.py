@@ -179,7 +179,12 @@ def _overlap(trace: Trace, truth: Truth) -> dict[str, float]:
         return {}
     source_labels, target_labels = truth.labels
     shared = set(source_labels.tensor.unique().tolist()) & set(target_labels.tensor.unique().tolist()) - {0}
-    pairs = label_overlap(trace.carry(source_labels), target_labels, sorted(shared))
+    carried = trace.carry(source_labels)
+    if truth.cavity is not None:
+        # What was cut out has no partner: the cavity takes no part, whatever was carried there.
+        carried = carried.with_tensor(carried.tensor.masked_fill(truth.cavity, 0))
+        target_labels = target_labels.with_tensor(target_labels.tensor.masked_fill(truth.cavity, 0))
+    pairs = label_overlap(carried, target_labels, sorted(shared))
     if not pairs:
         return {}
     distances = [distance for _, distance in pairs.values() if math.isfinite(distance)]
