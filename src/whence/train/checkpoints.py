@@ -26,7 +26,11 @@ class WholeCheckpoints(TorchCheckpointIO):
         # Lightning's own writer passes through the system's temporary folder, which a rename cannot leave.
         with replacing(path) as partial:
             with partial.open("wb") as file:
-                torch.save(checkpoint, file)
+                try:
+                    torch.save(checkpoint, file)
+                except RuntimeError as error:
+                    # On a full disk torch complains of the archive it could not end.
+                    raise error.__context__ if isinstance(error.__context__, OSError) else error from None
                 file.flush()
                 os.fsync(file.fileno())
             if path.is_file():
