@@ -24,7 +24,7 @@ def sample(
 
     ``mode`` is ``linear`` or ``nearest``; ``outside`` says what lies beyond the outer voxel centres:
     ``border`` (the nearest voxel) or ``zeros``. Coordinates refer to voxel centres, so that an integer
-    coordinate returns that voxel. A batch of one serves any batch of the other.
+    coordinate returns that voxel; one that is NaN returns NaN. A batch of one serves any batch of the other.
     """
     if mode not in MODES or outside not in OUTSIDE:
         raise ValueError(
@@ -40,8 +40,12 @@ def sample(
     out = coordinates.shape[2:]
     # grid_sample wants as many output axes as the image has, the last coordinate first, in [-1, 1].
     flat = coordinates if len(out) == dims else coordinates.reshape(*coordinates.shape[:2], -1, *[1] * (dims - 1))
+    # grid_sample reads foreign memory at a NaN or an infinity; beyond the clamp nothing changes any more.
+    unknown = flat.isnan().any(dim=1, keepdim=True)
+    known = flat.masked_fill(unknown, 0)
     scale = [2.0 / max(n - 1, 1) for n in spatial]
-    parts = [flat[:, d] * scale[d] - 1 if spatial[d] > 1 else flat[:, d] for d in reversed(range(dims))]
+    axes = [known[:, d].clamp(-2, spatial[d] + 1) for d in range(dims)]
+    parts = [axes[d] * scale[d] - 1 if spatial[d] > 1 else axes[d] for d in reversed(range(dims))]
     grid = torch.stack(parts, dim=-1).expand(batch, *[-1] * (dims + 1))
     values = F.grid_sample(
         image.expand(batch, *[-1] * (dims + 1)),
@@ -51,7 +55,9 @@ def sample(
         align_corners=True,
     )
     if outside == "zeros" and 1 in spatial:
-        values = values * _presence(flat, spatial, mode).to(values.dtype)
+        presence = _presence(known, spatial, mode).to(values.dtype)
+        values = torch.where(presence > 0, values * presence, 0)
+    values = values.masked_fill(unknown, torch.nan)
     return values.reshape(batch, image.shape[1], *out)
 
 
