@@ -36,7 +36,8 @@ def _window(image: torch.Tensor, bins: int) -> tuple[torch.Tensor, list[torch.Te
     if bins < 5:
         raise ValueError(f"a cubic Parzen window needs at least 5 bins; got {bins}")
     position = image.reshape(image.shape[0], -1).clamp(0, 1) * (bins - 3) + 1
-    first = position.detach().floor().clamp(1, bins - 3)
+    # A NaN falls into the first window and shows there.
+    first = position.detach().nan_to_num(nan=1).floor().clamp(1, bins - 3)
     t = position - first
     weights = [
         (1 - t) ** 3 / 6,

@@ -1,0 +1,68 @@
+"""Squared local correlation by sliding sums, with its gradient."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.autograd.function import once_differentiable
+
+from whence.kernels.cpu import correlation_loops as loops
+from whence.kernels.cpu.launch import run
+
+
+def local_correlation(
+    a: torch.Tensor, b: torch.Tensor, window: int, epsilon: float, mask: torch.Tensor | None
+) -> torch.Tensor:
+    """As the reference's ``local_correlation``; the mask has no gradient."""
+    if mask is None:
+        weight = a.new_empty(0)
+    else:
+        weight = mask.to(a.dtype).expand(a.shape[0], 1, *a.shape[2:]).contiguous()
+    return _Correlation.apply(a.contiguous(), b.contiguous(), weight, window // 2, epsilon)
+
+
+class _Correlation(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, a: torch.Tensor, b: torch.Tensor, weight: torch.Tensor, radius: int, epsilon: float
+    ) -> torch.Tensor:
+        # The correlation does not see a shift, but the precision of its sums does.
+        shifts = torch.stack([i.detach().flatten(2).mean(dim=2, dtype=torch.float64) for i in (a, b)], dim=-1)
+        shifts = shifts.contiguous()
+        ctx.save_for_backward(a, b, weight, shifts)
+        ctx.radius, ctx.epsilon = radius, epsilon
+        result, chunks = torch.empty_like(a), _chunks(a)
+        sizes = (*a.shape[:2], *_three(a))
+        run(loops.correlate, a, b, weight, shifts, a.new_empty(0), result, *sizes, radius, epsilon, chunks, 1)
+        return result
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        a, b, weight, shifts = ctx.saved_tensors
+        want_a, want_b = ctx.needs_input_grad[:2]
+        if not want_a:
+            # The measure is symmetric: its second gradient is the first of the images exchanged.
+            a, b, shifts = b, a, shifts.flip(-1).contiguous()
+        count, chunks = 5 if want_a and want_b else 3, _chunks(a)
+        sizes = (*a.shape[:2], *_three(a))
+        fields = a.new_empty((*a.shape[:2], count, *a.shape[2:]))
+        radius = ctx.radius
+        arrays = (a, b, weight, shifts)
+        run(loops.correlate, *arrays, grad.contiguous(), fields, *sizes, radius, ctx.epsilon, chunks, count)
+        first = torch.empty_like(a)
+        second = torch.empty_like(b) if count == 5 else a.new_empty(0)
+        run(loops.gather, *arrays, fields, first, second, *sizes, radius, chunks, count)
+        return (first if want_a else None, (second if want_a else first) if want_b else None, None, None, None)
+
+
+def _chunks(image: torch.Tensor) -> int:
+    """Slabs of an image: as few as keep all threads at work, since each begins with a window's sums."""
+    images = image.shape[0] * image.shape[1]
+    return max(1, min(image.shape[2] // 4, -(-2 * torch.get_num_threads() // images)))
+
+
+def _three(image: torch.Tensor) -> tuple[int, ...]:
+    """Sizes of the lattice; of a 2D one the middle one is 1."""
+    return (image.shape[2], 1, image.shape[3]) if image.ndim == 4 else tuple(image.shape[2:])

@@ -1,0 +1,169 @@
+"""Sums over cubic windows that slide, and what the local correlation makes of them.
+
+A lattice is (Z, Y, X), a 2D one (Y, 1, X). A task takes a slab of planes: sums over the window's extent along z
+are kept for a plane and move on with it, likewise along y for a row and along x for a voxel, so that the
+time does not depend on the window. All sums are float64.
+"""
+
+# ruff: noqa: N803, N806
+from __future__ import annotations
+
+import numpy as np
+from numba import prange
+
+from whence.kernels.cpu.launch import inner, outer
+
+F = np.float32
+U = np.uintp
+
+
+@inner
+def _products(sums, a, b, weight, start, size, shift_a, shift_b, sign):
+    """Add a plane's a, b, a^2, b^2 and ab, and with a weight the weight itself."""
+    for i in range(size):
+        x, y = np.float64(a[U(start + i)]) - shift_a, np.float64(b[U(start + i)]) - shift_b
+        w = sign
+        if weight.size > 0:
+            w = sign * weight[U(start + i)]
+            sums[U(5 * size + i)] += w
+        sums[i] += w * x
+        sums[U(size + i)] += w * y
+        sums[U(2 * size + i)] += w * x * x
+        sums[U(3 * size + i)] += w * y * y
+        sums[U(4 * size + i)] += w * x * y
+
+
+@inner
+def _fields(sums, fields, K, N, start, size, sign):
+    for k in range(K):
+        for i in range(size):
+            sums[U(k * size + i)] += sign * fields[U(k * N + start + i)]
+
+
+@inner
+def _rows(sums, rows, K, y, Y, X, radius):
+    """Move the sums of a row, (K, X), on to row y."""
+    if y == 0:
+        rows[: K * X] = 0
+        for j in range(min(radius, Y)):
+            for k in range(K):
+                for x in range(X):
+                    rows[U(k * X + x)] += sums[U((k * Y + j) * X + x)]
+    if y + radius < Y:
+        for k in range(K):
+            for x in range(X):
+                rows[U(k * X + x)] += sums[U((k * Y + y + radius) * X + x)]
+    if y - radius > 0:
+        for k in range(K):
+            for x in range(X):
+                rows[U(k * X + x)] -= sums[U((k * Y + y - radius - 1) * X + x)]
+
+
+@inner
+def _boxes(rows, boxes, K, X, radius):
+    """Sums over the window of each voxel of a row, (K, X)."""
+    for k in range(K):
+        total = 0.0
+        for x in range(min(radius, X)):
+            total += rows[U(k * X + x)]
+        head, tail = max(min(X - radius, X), 0), min(radius + 1, X)
+        for x in range(X):
+            if x < head:
+                total += rows[U(k * X + x + radius)]
+            if x >= tail:
+                total -= rows[U(k * X + x - radius - 1)]
+            boxes[U(k * X + x)] = total
+
+
+@inner
+def _extent(i, n, radius):
+    """How many voxels of an axis of n lie in the window of voxel i."""
+    return min(i + radius, n - 1) - max(i - radius, 0) + 1
+
+
+@outer
+def correlate(a, b, weight, shifts, grad, result, batch, channels, Z, Y, X, radius, epsilon, chunks, K):
+    """Squared correlations (``grad`` empty), or the five fields (a part of ``result`` each) that the gradients are made of.
+
+    With n samples in the window, means A and B, and c1, c2, c3 the gradient times the derivatives by the
+    covariance and the two variances, the fields are c1/n, c2/n, (c1 B + 2 c2 A)/n, c3/n, (c1 A + 2 c3 B)/n.
+    """
+    N, size = Z * Y * X, Y * X
+    features = 6 if weight.size > 0 else 5
+    for unit in prange(batch * channels * chunks):
+        image, chunk = unit // chunks, unit % chunks
+        low, high = chunk * Z // chunks, (chunk + 1) * Z // chunks
+        a_i, b_i = a[U(image * N) :], b[U(image * N) :]
+        w_i = weight[U(image // channels * N) : U((image // channels + 1) * N if features == 6 else 0)]
+        sums, rows = np.zeros(features * size), np.zeros(features * X)
+        boxes = np.zeros(features * X)
+        sa, sb = shifts[U(2 * image)], shifts[U(2 * image + 1)]
+        for z in range(max(low - radius, 0), min(low + radius, Z)):
+            _products(sums, a_i, b_i, w_i, z * size, size, sa, sb, 1.0)
+        for z in range(low, high):
+            if z + radius < Z:
+                _products(sums, a_i, b_i, w_i, (z + radius) * size, size, sa, sb, 1.0)
+            if z > low and z - radius > 0:
+                _products(sums, a_i, b_i, w_i, (z - radius - 1) * size, size, sa, sb, -1.0)
+            for y in range(Y):
+                _rows(sums, rows, features, y, Y, X, radius)
+                _boxes(rows, boxes, features, X, radius)
+                area = _extent(z, Z, radius) * _extent(y, Y, radius)
+                o = image * N + (z * Y + y) * X
+                for x in range(X):
+                    n = boxes[U(5 * X + x)] if features == 6 else np.float64(area * _extent(x, X, radius))
+                    # A window with no sample has no correlation; rounding leaves a trace of others' weights.
+                    inverse = 1 / n if n > 1e-6 else 0.0
+                    A, B = boxes[x] * inverse, boxes[U(X + x)] * inverse
+                    raw_a, raw_b = boxes[U(2 * X + x)] * inverse - A * A, boxes[U(3 * X + x)] * inverse - B * B
+                    covariance = boxes[U(4 * X + x)] * inverse - A * B
+                    va, vb = max(raw_a, 0.0), max(raw_b, 0.0)
+                    over = 1 / (va * vb + epsilon * epsilon)
+                    if grad.size == 0:
+                        result[U(o + x)] = F(covariance * covariance * over)
+                        continue
+                    g = grad[U(o + x)] * inverse
+                    c1 = 2 * g * covariance * over
+                    both = g * covariance * covariance * over * over
+                    c2, c3 = -both * vb if raw_a >= 0 else 0.0, -both * va if raw_b >= 0 else 0.0
+                    at = image * K * N + (z * Y + y) * X + x
+                    result[U(at)] = F(c1)
+                    result[U(at + N)] = F(c2)
+                    result[U(at + 2 * N)] = F(c1 * B + 2 * c2 * A)
+                    if K == 5:
+                        result[U(at + 3 * N)] = F(c3)
+                        result[U(at + 4 * N)] = F(c1 * A + 2 * c3 * B)
+
+
+@outer
+def gather(a, b, weight, shifts, fields, grad_a, grad_b, batch, channels, Z, Y, X, radius, chunks, K):
+    """Gradients from the fields: each voxel takes from all windows that it lies in."""
+    N, size = Z * Y * X, Y * X
+    for unit in prange(batch * channels * chunks):
+        image, chunk = unit // chunks, unit % chunks
+        low, high = chunk * Z // chunks, (chunk + 1) * Z // chunks
+        part = fields[U(image * K * N) :]
+        sums, rows, boxes = np.zeros(K * size), np.zeros(K * X), np.zeros(K * X)
+        sa, sb = shifts[U(2 * image)], shifts[U(2 * image + 1)]
+        for z in range(max(low - radius, 0), min(low + radius, Z)):
+            _fields(sums, part, K, N, z * size, size, 1.0)
+        for z in range(low, high):
+            if z + radius < Z:
+                _fields(sums, part, K, N, (z + radius) * size, size, 1.0)
+            if z > low and z - radius > 0:
+                _fields(sums, part, K, N, (z - radius - 1) * size, size, -1.0)
+            for y in range(Y):
+                _rows(sums, rows, K, y, Y, X, radius)
+                _boxes(rows, boxes, K, X, radius)
+                line = (z * Y + y) * X
+                o = image * N + line
+                for x in range(X):
+                    w = 1.0
+                    if weight.size > 0:
+                        w = np.float64(weight[U(image // channels * N + line + x)])
+                    p, q = np.float64(a[U(o + x)]) - sa, np.float64(b[U(o + x)]) - sb
+                    value = q * boxes[x] + 2 * p * boxes[U(X + x)] - boxes[U(2 * X + x)]
+                    grad_a[U(o + x)] = F(w * value)
+                    if K == 5:
+                        value = p * boxes[x] + 2 * q * boxes[U(3 * X + x)] - boxes[U(4 * X + x)]
+                        grad_b[U(o + x)] = F(w * value)

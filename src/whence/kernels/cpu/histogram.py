@@ -1,0 +1,136 @@
+"""The joint histogram with a cubic Parzen window, with its gradient."""
+
+# ruff: noqa: N803, N806
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numba import prange
+from torch.autograd.function import once_differentiable
+
+from whence.kernels.cpu.launch import inner, outer, run
+
+F = np.float32
+U = np.uintp
+ZERO, ONE = F(0), F(1)
+# Samples of one partial histogram, which are added up in a fixed order whatever the threads.
+SHARE = 1 << 16
+
+
+def joint_histogram(a: torch.Tensor, b: torch.Tensor, bins: int, mask: torch.Tensor | None) -> torch.Tensor:
+    """As the reference's ``joint_histogram``; the mask has no gradient."""
+    if mask is None:
+        weight, total = a.new_empty(0), a.new_full((a.shape[0],), a[0].numel())
+    else:
+        weight = mask.to(a.dtype).expand(a.shape[0], 1, *a.shape[2:]).contiguous()
+        total = (weight.flatten(1).sum(dim=1, dtype=torch.float64) * a.shape[1]).float()
+    total = total.clamp_min(torch.finfo(a.dtype).tiny)
+    return _Histogram.apply(a.contiguous(), b.contiguous(), weight, total, bins)
+
+
+class _Histogram(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, a: torch.Tensor, b: torch.Tensor, weight: torch.Tensor, total: torch.Tensor, bins: int
+    ) -> torch.Tensor:
+        ctx.save_for_backward(a, b, weight, total)
+        ctx.bins = bins
+        batch, count = a.shape[0], a[0].numel()
+        shares = min(64, -(-count // SHARE))
+        partial = a.new_zeros((batch, shares, bins, bins), dtype=torch.float64)
+        run(_forward, a, b, weight, partial, batch, count, a[0, 0].numel(), shares, bins)
+        return (partial.sum(dim=1) / total[:, None, None]).to(a.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        a, b, weight, total = ctx.saved_tensors
+        empty = a.new_empty(0)
+        grad_a = torch.empty_like(a) if ctx.needs_input_grad[0] else empty
+        grad_b = torch.empty_like(b) if ctx.needs_input_grad[1] else empty
+        batch, count = a.shape[0], a[0].numel()
+        slope = (grad / total[:, None, None]).contiguous()
+        run(_backward, a, b, weight, slope, grad_a, grad_b, batch, count, a[0, 0].numel(), ctx.bins)
+        return grad_a if grad_a.numel() else None, grad_b if grad_b.numel() else None, None, None, None
+
+
+@inner
+def _place(value, bins):
+    """First bin of the window of four that a value falls into, and how far it lies into it; NaN for NaN."""
+    position = min(max(value, ZERO), ONE) * F(bins - 3) + ONE if value == value else value
+    first = int(position) if position == position else 1
+    first = first if first < bins - 3 else bins - 3
+    return first - 1, position - F(first)
+
+
+@inner
+def _window(t):
+    """Weights of a cubic B-spline on its four bins."""
+    s, six = ONE - t, F(1 / 6)
+    return (
+        s * s * s * six,
+        ((F(3) * t - F(6)) * t * t + F(4)) * six,
+        ((F(3) * s - F(6)) * s * s + F(4)) * six,
+        t * t * t * six,
+    )
+
+
+@inner
+def _window_slope(t):
+    s, half = ONE - t, F(0.5)
+    return -half * s * s, (F(1.5) * t - F(2)) * t, (F(2) - F(1.5) * s) * s, half * t * t
+
+
+@outer
+def _forward(a, b, weight, partial, batch, count, voxels, shares, bins):
+    for unit in prange(batch * shares):
+        sample, share = unit // shares, unit % shares
+        histogram = partial[U(unit * bins * bins) : U((unit + 1) * bins * bins)]
+        for i in range(share * count // shares, (share + 1) * count // shares):
+            w = weight[U(sample * voxels + i % voxels)] if weight.size > 0 else ONE
+            if w == ZERO:
+                continue
+            row, t = _place(a[U(sample * count + i)], bins)
+            column, s = _place(b[U(sample * count + i)], bins)
+            w0, w1, w2, w3 = _window(t)
+            v0, v1, v2, v3 = _window(s)
+            at = row * bins + column
+            for v, step in ((w0 * w, 0), (w1 * w, bins), (w2 * w, 2 * bins), (w3 * w, 3 * bins)):
+                histogram[U(at + step)] += v * v0
+                histogram[U(at + step + 1)] += v * v1
+                histogram[U(at + step + 2)] += v * v2
+                histogram[U(at + step + 3)] += v * v3
+
+
+@outer
+def _backward(a, b, weight, slope, grad_a, grad_b, batch, count, voxels, bins):
+    rows = max(1, count // 4096)
+    for unit in prange(batch * rows):
+        sample, part = unit // rows, unit % rows
+        table = slope[U(sample * bins * bins) :]
+        for i in range(part * count // rows, (part + 1) * count // rows):
+            o = sample * count + i
+            w = weight[U(sample * voxels + i % voxels)] if weight.size > 0 else ONE
+            ga = gb = ZERO
+            if w != ZERO:
+                row, t = _place(a[U(o)], bins)
+                column, s = _place(b[U(o)], bins)
+                v0, v1, v2, v3 = _window(s)
+                e0, e1, e2, e3 = _window_slope(s)
+                w0, w1, w2, w3 = _window(t)
+                d0, d1, d2, d3 = _window_slope(t)
+                at = row * bins + column
+                for v, d, step in ((w0, d0, 0), (w1, d1, bins), (w2, d2, 2 * bins), (w3, d3, 3 * bins)):
+                    g0, g1 = table[U(at + step)], table[U(at + step + 1)]
+                    g2, g3 = table[U(at + step + 2)], table[U(at + step + 3)]
+                    ga += d * (g0 * v0 + g1 * v1 + g2 * v2 + g3 * v3)
+                    gb += v * (g0 * e0 + g1 * e1 + g2 * e2 + g3 * e3)
+            # Beyond the range the value is clamped, and has no slope.
+            if grad_a.size > 0:
+                outside = not ZERO <= a[U(o)] <= ONE
+                grad_a[U(o)] = ZERO if outside else ga * w * F(bins - 3)
+            if grad_b.size > 0:
+                outside = not ZERO <= b[U(o)] <= ONE
+                grad_b[U(o)] = ZERO if outside else gb * w * F(bins - 3)
