@@ -13,14 +13,22 @@ import numpy as np
 import torch
 
 # NaN keeps its meaning: of the fast-math rules only fused multiply-add is allowed.
-OPTIONS: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy", "fastmath": {"contract"}}
-inner = numba.njit(**OPTIONS)
-outer = numba.njit(parallel=True, **OPTIONS)
+OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
 
 # Layers of Numba that several Python threads may enter at once; the others are entered in turn.
 _REENTRANT = ("omp", "tbb")
 _turn = threading.Lock()
 _home: int | None = None
+
+
+def inner(loop: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile a part of a loop."""
+    return _compiled(loop, parallel=False)
+
+
+def outer(loop: Callable[..., None]) -> Callable[..., None]:
+    """Compile a loop whose ``prange`` is shared among threads."""
+    return _compiled(loop, parallel=True)
 
 
 def run(loop: Callable[..., None], *arguments: Any) -> None:
@@ -45,6 +53,14 @@ def usable() -> bool:
 def flat(tensor: torch.Tensor) -> np.ndarray:
     """The memory of a contiguous tensor, (N,)."""
     return tensor.detach().numpy().reshape(-1)
+
+
+def _compiled(loop: Callable[..., Any], parallel: bool) -> Callable[..., Any]:
+    try:
+        return numba.njit(parallel=parallel, cache=True, **OPTIONS)(loop)
+    except RuntimeError:
+        # No folder takes the compiled code: it is compiled anew in each process.
+        return numba.njit(parallel=parallel, **OPTIONS)(loop)
 
 
 def _start(threads: int) -> None:

@@ -16,17 +16,7 @@ def mind_descriptor(image: torch.Tensor, radius: int = 2, dilation: int = 2) -> 
     over the entries.
     """
     dims = image.ndim - 2
-    offsets = []
-    for axis in range(dims):
-        for sign in (-1, 1):
-            offset = [0] * dims
-            offset[axis] = sign * dilation
-            offsets.append(tuple(offset))
-    pairs = [
-        (p, q)
-        for p, q in itertools.combinations(offsets, 2)
-        if sum((i - j) ** 2 for i, j in zip(p, q, strict=True)) == 2 * dilation**2
-    ]
+    pairs = neighbour_pairs(dims, dilation)
     pad = [dilation] * (2 * dims)
     padded = F.pad(image, pad, mode="replicate")
     pool = F.avg_pool2d if dims == 2 else F.avg_pool3d
@@ -42,6 +32,21 @@ def mind_descriptor(image: torch.Tensor, radius: int = 2, dilation: int = 2) -> 
     typical = variance.detach().mean(dim=tuple(range(1, image.ndim)), keepdim=True)
     variance = torch.clamp(variance, min=typical * 1e-3, max=typical * 1e3).clamp_min(1e-12)
     return torch.exp(-distance / variance)
+
+
+def neighbour_pairs(dims: int, dilation: int) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Pairs of face neighbours, at ``dilation`` voxels, that are neighbours of each other."""
+    offsets = []
+    for axis in range(dims):
+        for sign in (-1, 1):
+            offset = [0] * dims
+            offset[axis] = sign * dilation
+            offsets.append(tuple(offset))
+    return [
+        (p, q)
+        for p, q in itertools.combinations(offsets, 2)
+        if sum((i - j) ** 2 for i, j in zip(p, q, strict=True)) == 2 * dilation**2
+    ]
 
 
 def _shift(padded: torch.Tensor, offset: tuple[int, ...], pad: int) -> torch.Tensor:

@@ -1,0 +1,167 @@
+"""Which version of an operation runs: the fused one of the tensors' device, or the reference.
+
+Fused versions take float32 tensors of 2D or 3D images that lie on one device; whatever else comes goes to the
+reference, which also words every complaint. ``WHENCE_KERNELS=reference|cpu|cuda`` leaves only the named
+fused version, or none, for debugging. A device's package is imported when first needed.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+
+from whence.errors import InputError
+from whence.kernels.reference import correlation, histogram, mind, sampling, transport
+
+VARIABLE = "WHENCE_KERNELS"
+CHOICES = ("reference", "cpu", "cuda")
+
+
+def backend(*tensors: torch.Tensor) -> str:
+    """Name of the version that serves these tensors. Raises InputError for an unknown ``WHENCE_KERNELS``."""
+    forced = os.environ.get(VARIABLE, "")
+    if forced and forced not in CHOICES:
+        raise InputError(f"{VARIABLE} is {', '.join(CHOICES[:-1])} or {CHOICES[-1]}; got {forced!r}")
+    devices = {t.device.type for t in tensors}
+    device = devices.pop() if len(devices) == 1 else ""
+    fits = all(
+        t.dtype == torch.float32 and t.layout == torch.strided and 0 < t.numel() and t[0, 0].numel() < 2**31
+        for t in tensors
+        if t.ndim in (3, 4, 5)
+    )
+    named = device in CHOICES[1:] and forced in ("", device)
+    return device if named and fits and _ready(device) else "reference"
+
+
+def sample(
+    image: torch.Tensor, coordinates: torch.Tensor, mode: str = "linear", outside: str = "border"
+) -> torch.Tensor:
+    fits = (
+        _is_image(image)
+        and coordinates.ndim in (3, image.ndim)
+        and coordinates.shape[1] == image.ndim - 2
+        and _one_batch(image, coordinates)
+        and mode in sampling.MODES
+        and outside in sampling.OUTSIDE
+    )
+    return _run("sampling", "sample", sampling.sample, fits, (image, coordinates), mode, outside)
+
+
+def warp(
+    image: torch.Tensor, displacement: torch.Tensor, mode: str = "linear", outside: str = "border"
+) -> torch.Tensor:
+    fits = (
+        _is_image(image)
+        and tuple(displacement.shape[1:]) == (image.ndim - 2, *image.shape[2:])
+        and _one_batch(image, displacement)
+        and mode in sampling.MODES
+        and outside in sampling.OUTSIDE
+    )
+    return _run("sampling", "warp", sampling.warp, fits, (image, displacement), mode, outside)
+
+
+def compose(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    fits = _is_field(first) and first.shape[1:] == second.shape[1:] and _one_batch(first, second)
+    return _run("sampling", "compose", transport.compose, fits, (first, second))
+
+
+def exp(velocity: torch.Tensor, steps: int = 7) -> torch.Tensor:
+    return _run("exponential", "exp", transport.exp, _is_field(velocity), (velocity,), steps)
+
+
+def jacobian_determinant(displacement: torch.Tensor) -> torch.Tensor:
+    fits = _is_field(displacement)
+    return _run("jacobian", "jacobian_determinant", transport.jacobian_determinant, fits, (displacement,))
+
+
+def joint_histogram(a: torch.Tensor, b: torch.Tensor, bins: int, mask: torch.Tensor | None = None) -> torch.Tensor:
+    fits = _is_image(a) and a.shape == b.shape and 5 <= bins <= 256 and _is_weight(mask, a)
+    return _run("histogram", "joint_histogram", histogram.joint_histogram, fits, (a, b), bins, mask)
+
+
+def local_correlation(
+    a: torch.Tensor,
+    b: torch.Tensor,
+    window: int = 9,
+    epsilon: float = 3e-3,
+    mask: torch.Tensor | None = None,
+) -> torch.Tensor:
+    fits = _is_image(a) and a.shape == b.shape and window >= 3 and window % 2 == 1 and _is_weight(mask, a)
+    # A NaN never leaves a sliding sum.
+    fits = fits and _finite(a, b)
+    return _run("correlation", "local_correlation", correlation.local_correlation, fits, (a, b), window, epsilon, mask)
+
+
+def mind_descriptor(image: torch.Tensor, radius: int = 2, dilation: int = 2) -> torch.Tensor:
+    fits = _is_image(image) and image.shape[1] == 1 and radius >= 0 and dilation >= 1 and _finite(image)
+    return _run("mind", "mind_descriptor", mind.mind_descriptor, fits, (image,), radius, dilation)
+
+
+for _function, _defined in (
+    (sample, sampling.sample),
+    (warp, sampling.warp),
+    (compose, transport.compose),
+    (exp, transport.exp),
+    (jacobian_determinant, transport.jacobian_determinant),
+    (joint_histogram, histogram.joint_histogram),
+    (local_correlation, correlation.local_correlation),
+    (mind_descriptor, mind.mind_descriptor),
+):
+    # The reference defines an operation, and so describes it.
+    _function.__doc__ = _defined.__doc__
+
+
+def _run(module: str, name: str, reference: Any, fits: bool, tensors: tuple[torch.Tensor, ...], *more: Any) -> Any:
+    chosen = backend(*tensors)
+    if chosen == "reference" or not fits:
+        return reference(*tensors, *more)
+    return getattr(import_module(f"whence.kernels.{chosen}.{module}"), name)(*tensors, *more)
+
+
+def _ready(device: str) -> bool:
+    if not _installed(device):
+        return False
+    return device != "cpu" or bool(import_module("whence.kernels.cpu.launch").usable())
+
+
+@cache
+def _installed(device: str) -> bool:
+    """Whether a device has fused versions here."""
+    if find_spec(f"whence.kernels.{device}") is None:
+        return False
+    try:
+        import_module(f"whence.kernels.{device}.launch")
+    except ImportError as error:
+        warnings.warn(f"slow kernels on this {device}: {error}", stacklevel=2)
+        return False
+    return True
+
+
+def _is_image(image: torch.Tensor) -> bool:
+    return image.ndim in (4, 5)
+
+
+def _is_field(field: torch.Tensor) -> bool:
+    return field.ndim in (4, 5) and field.shape[1] == field.ndim - 2
+
+
+def _one_batch(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return a.shape[0] == b.shape[0] or 1 in (a.shape[0], b.shape[0])
+
+
+def _is_weight(mask: torch.Tensor | None, image: torch.Tensor) -> bool:
+    """Whether a mask weights the voxels of an image and takes no gradient."""
+    if mask is None:
+        return True
+    fits = mask.ndim == image.ndim and mask.shape[0] in (1, image.shape[0]) and mask.shape[1] == 1
+    return fits and mask.shape[2:] == image.shape[2:] and mask.device == image.device and not mask.requires_grad
+
+
+def _finite(*images: torch.Tensor) -> bool:
+    return bool(torch.isfinite(sum(image.detach().sum() for image in images)))
