@@ -155,7 +155,7 @@ def test_a_bad_image_in_a_table(kind, column, bench, trained, fit_command, refus
 
 @pytest.mark.parametrize("kind", [*BAD_IMAGES, "channels"])
 def test_a_bad_image_to_predict(kind, trained, surgery, refused, tmp_path):
-    spoil, says = {**BAD_IMAGES, "channels": (of_three_channels, "1 of 3")}[kind]
+    spoil, says = {**BAD_IMAGES, "channels": (of_three_channels, "1 with 3")}[kind]
     image = tmp_path / "image.nii.gz"
     shutil.copy(surgery.parent / rows_of(surgery)[-1]["source"], image)
     out = tmp_path / "out"
@@ -234,7 +234,7 @@ def test_unknown_words(trained, surgery, fit_command, refused, tmp_path):
     refused("conjure", says="unknown command 'conjure'")
     refused("fit", says="expected a method")
     refused("fit", "alchemy", "--data", surgery, *out, says=("unknown method 'alchemy'", "tracetrans"))
-    refused("fit", "tracetrans", *out, says="missing data")
+    refused("fit", "tracetrans", *out, says="missing --data")
     refused(*fit_command(surgery, tmp_path / "out"), "--lerning_rate", 3, says="did you mean --learning_rate?")
     refused(*fit_command(surgery, tmp_path / "out", steps="many"), says=("--steps", "'many'", "whole number"))
     refused(*fit_command(surgery, tmp_path / "out", similarity="love"), says=("'love'", "'ncc'"))
@@ -245,7 +245,7 @@ def test_unknown_words(trained, surgery, fit_command, refused, tmp_path):
     refused(*fit_command(surgery, tmp_path / "out", size="[8,8,8]"), says="--size needs 2 numbers")
     refused(*fit_command(surgery, tmp_path / "out"), "--config", "nowhere", says=("'nowhere'", "tracetrans-cpu"))
     (tmp_path / "bad.yaml").write_text("steps: [1\n")
-    refused(*fit_command(surgery, tmp_path / "out"), "--config", tmp_path / "bad.yaml")
+    refused(*fit_command(surgery, tmp_path / "out"), "--config", tmp_path / "bad.yaml", says="bad.yaml")
     (tmp_path / "unknown.yaml").write_text("stepz: 1\n")
     refused(
         *fit_command(surgery, tmp_path / "out"), "--config", tmp_path / "unknown.yaml", says="did you mean --steps?"
@@ -305,7 +305,7 @@ def test_apply(bench, surgery_3d, refused, tmp_path):
     refused("apply", field, points, "--points", "--out", tmp_path / "out.xyz", says="out.xyz")
     refused("apply", field, points, "--out", out, says=points)
     refused("apply", field, image, "--out", tmp_path / "out.xyz", says=".xyz")
-    refused("apply", field, image, says="missing out")
+    refused("apply", field, image, says="missing --out")
     (tmp_path / "affine.txt").write_text(
         "#Insight Transform File V1.0\nTransform: AffineTransform_double_2_2\n"
         "Parameters: 1 0 0 1 3 0\nFixedParameters: 0 0\n"
@@ -324,7 +324,7 @@ def test_report(trained, surgery, refused, tmp_path):
     assert main(["predict", str(trained), str(image), "--out", str(out)]) == 0
     refused("report", tmp_path / "none", says="none")
     refused("report", surgery.parent, says="trace")
-    refused("report", out, "--max-megabytes", "much", says="a number")
+    refused("report", out, "--max-megabytes", "much", says="--max-megabytes got 'much'; expected a number")
     whole = (out / "trace.json").read_text()
     for content in ("", "[]", "{", '"trace"', whole[: len(whole) // 2]):
         (out / "trace.json").write_text(content)

@@ -88,7 +88,9 @@ def read_pairs(path: str | Path, columns: Sequence[str] = ("source", "target")) 
             # Without the index rule a line with a field too many would shift all others.
             warnings.simplefilter("error", pd.errors.ParserWarning)
             table = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False).fillna("")
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, pd.errors.ParserWarning, UnicodeDecodeError) as error:
+    except pd.errors.ParserWarning as error:
+        raise InputError(f"{path} is not a readable csv table: lines have more fields than its header") from error
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not a readable csv table: {' '.join(str(error).split())}") from error
     _check_columns(path, list(table.columns), columns)
     if table.empty:

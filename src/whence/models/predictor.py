@@ -33,10 +33,11 @@ class Predictor:
         own gets one by registering source and prediction; the trace then says ``recovered``.
         Raises InputError where dimensions or channels are not the model's; ``name`` is the image's in it.
         """
-        if source.tensor.shape[:2] != (1, self.frame.source_channels):
+        count, channels = source.tensor.shape[:2]
+        if count != 1 or channels != self.frame.source_channels:
             raise InputError(
-                f"the model expects one image of {self.frame.source_channels} channel(s); "
-                f"{name} is {source.tensor.shape[0]} of {source.tensor.shape[1]}"
+                f"the model expects one image with {self.frame.source_channels} channel(s); "
+                f"{name} holds {count} with {channels}"
             )
         lattice = self.frame.lattice(source.grid, name)
         inputs, intensity = self.frame.enter(source, lattice)

@@ -53,7 +53,9 @@ class RunConfig:
                 Frame(**content["frame"]),
                 content["data"],
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except KeyError as error:
+            raise InputError(f"{path} is not the config of a whence run: it has no {error}") from error
+        except (TypeError, ValueError) as error:
             raise InputError(f"{path} is not the config of a whence run: {error}") from error
 
     def build(self) -> Method:
