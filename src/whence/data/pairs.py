@@ -18,6 +18,7 @@ FILES = (
     "registered",
     "source_mask",
     "target_mask",
+    "target_cavity",
     "source_brain",
     "target_brain",
     "source_labels",

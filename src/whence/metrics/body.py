@@ -26,11 +26,13 @@ def body_mask(image: torch.Tensor, threshold: float = 0.08) -> torch.Tensor:
     above = ((image - low) > threshold * (high - low)).any(dim=1).cpu().numpy()
     masks = []
     for part in above:
+        # A single slice would not outlast an opening across it.
+        shape, part = part.shape, part.squeeze()
         part = ndimage.binary_opening(part, iterations=1)
         labels, count = ndimage.label(part)
         if count > 1:
             sizes = np.bincount(labels.ravel())
             sizes[0] = 0
             part = labels == sizes.argmax()
-        masks.append(ndimage.binary_fill_holes(part))
+        masks.append(ndimage.binary_fill_holes(part).reshape(shape))
     return torch.from_numpy(np.stack(masks)[:, None]).to(image.device)

@@ -19,6 +19,10 @@ def image_quality(prediction: torch.Tensor, target: torch.Tensor, mask: torch.Te
     from monai.metrics import MultiScaleSSIMMetric
     from monai.metrics.regression import KernelType, compute_ssim_and_cs
 
+    # A volume of one slice is judged as the slice it is.
+    kept = [0, 1, *[axis for axis in range(2, prediction.ndim) if prediction.shape[axis] > 1]]
+    shape = [prediction.shape[axis] for axis in kept]
+    prediction, target, mask = prediction.reshape(shape), target.reshape(shape), mask.reshape(1, 1, *shape[2:])
     dims = prediction.ndim - 2
     inside = mask.expand_as(prediction)
     if not bool(inside.any()):

@@ -68,10 +68,15 @@ OF_THE_TRACE = ("edges_warp", "folding", "inverse_error", "novelty_auc")
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """What is known of a pair, on the prediction's grid; None where the table does not say."""
+    """What is known of a pair, on the prediction's grid; None where the table does not say.
+
+    ``lesion`` is the target's mask: figures near the lesion are taken around it. ``cavity`` is the part
+    of the target that has no source; it is left out where points are compared.
+    """
 
     target: Volume
     body: torch.Tensor
+    lesion: torch.Tensor | None
     cavity: torch.Tensor | None
     displacement: Displacement | None
     points: tuple[np.ndarray, np.ndarray] | None
@@ -95,7 +100,7 @@ class Truth:
             volume = _labels_of(row, column, image.grid)
             return None if volume is None else resample(volume, grid, mode="nearest", outside="zeros")
 
-        brain, cavity = labels("target_brain"), labels("target_mask")
+        brain, lesion, cavity = (labels(f"target_{name}") for name in ("brain", "mask", "cavity"))
         body = body_mask(target.tensor) if brain is None else brain.tensor[:, :1] > 0
         if not bool(body.any()):
             raise InputError(f"no body is found in {row.path('target')}; expected an image with foreground")
@@ -110,7 +115,8 @@ class Truth:
         source_labels, target_labels = _labels_of(row, "source_labels", grid), labels("target_labels")
         if source_labels is not None and target_labels is not None:
             pair = (source_labels, target_labels)
-        return cls(target, body, None if cavity is None else cavity.tensor[:, :1] > 0, displacement, points, pair)
+        lesion, cavity = (None if mask is None else mask.tensor[:, :1] > 0 for mask in (lesion, cavity))
+        return cls(target, body, lesion, cavity, displacement, points, pair)
 
 
 def score(trace: Trace, truth: Truth) -> dict[str, float]:
@@ -156,7 +162,7 @@ def _geometry(trace: Trace, truth: Truth) -> dict[str, float]:
     found = {}
     grid = trace.image.grid
     has_source = truth.body if truth.cavity is None else truth.body & ~truth.cavity
-    near = None if truth.cavity is None else distance_to(truth.cavity, grid) <= NEAR_MM
+    near = None if truth.lesion is None else distance_to(truth.lesion, grid) <= NEAR_MM
     if truth.displacement is not None:
         error = displacement_error(trace.displacement, truth.displacement)
         found["displacement_error"] = float(error[has_source].mean())

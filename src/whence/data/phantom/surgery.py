@@ -51,6 +51,9 @@ FILES = {
     "inverse": "inverse.nii.gz",
 }
 
+# Columns that name a file of another column: the mask after surgery is the part that has no source.
+ALSO = {"target_cavity": "target_mask"}
+
 
 @dataclass(frozen=True, eq=False)
 class SurgeryCase:

@@ -82,7 +82,8 @@ def write_case(settings: dict[str, Any], index: int, out: Path) -> dict[str, Any
             _save(columns.pop(column), path)
         facts = columns
         save_yaml(facts, done)
-    return {"id": _name(index)} | {c: path.relative_to(out).as_posix() for c, path in paths.items()} | facts
+    named = paths | {column: paths[other] for column, other in module.ALSO.items()}
+    return {"id": _name(index)} | {c: path.relative_to(out).as_posix() for c, path in named.items()} | facts
 
 
 def _written(settings: dict[str, Any], n: int, out: Path, jobs: int) -> Iterator[tuple[int, dict[str, Any]]]:
