@@ -11,6 +11,7 @@ from typing import Any
 
 from whence.errors import InputError
 
+LABEL_NAMES = "label_names.yaml"
 REQUIRED = ("id", "source", "split")
 FILES = (
     "source",
@@ -67,6 +68,14 @@ class PairsTable:
             found = sorted({row.split for row in self.rows})
             raise InputError(f"{self.path} has no rows of split {' or '.join(names)}; it has {', '.join(found)}")
         return PairsTable(self.path, rows)
+
+    @property
+    def label_names(self) -> dict[str, str]:
+        """Names of the labels by their number, from ``label_names.yaml`` beside the table; empty without one."""
+        from whence.io import load_yaml
+
+        path = self.path.parent / LABEL_NAMES
+        return {str(label): str(name) for label, name in load_yaml(path).items()} if path.is_file() else {}
 
     def has(self, column: str) -> bool:
         """Whether every row names a file in this column."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from whence.data.dataset import read_image
 from whence.data.frame import Intensity
-from whence.data.pairs import Pair, read_pairs
+from whence.data.pairs import Pair, PairsTable, read_pairs
 from whence.io import read_labels, replacing, save_json
 from whence.models.predictor import Predictor
 from whence.trace import Trace
@@ -33,7 +33,7 @@ def evaluate(
     with progress_bar() as bar:
         task = bar.add_task("evaluating", total=len(table), note="")
         for row in table:
-            trace = predict_row(predictor, row)
+            trace = predict_row(predictor, row, table)
             truth = Truth.of(row, trace.image)
             rows.append({"id": row.id, **score(trace, truth)})
             absent.append(score(nothing(trace), truth))
@@ -49,10 +49,11 @@ def evaluate(
     return summary
 
 
-def predict_row(predictor: Predictor, row: Pair) -> Trace:
-    """Trace of a row's source, under the row's id."""
+def predict_row(predictor: Predictor, row: Pair, table: PairsTable) -> Trace:
+    """Trace of a row's source, under the row's id and with the table's names of labels."""
     path = row.path("source")
-    return predictor.predict(read_image(path), name=str(path), id=row.id)
+    known = {"label_names": table.label_names} if table.label_names else {}
+    return predictor.predict(read_image(path), name=str(path), id=row.id, **known)
 
 
 def beside_truth(trace: Trace, truth: Truth, row: Pair) -> Trace:

@@ -28,7 +28,7 @@ def predict(run: str | Path, image: str | Path, out: str | Path, split: str | No
     with progress_bar() as bar:
         task = bar.add_task("predicting", total=len(rows), note="")
         for row in rows:
-            trace = predict_row(predictor, row)
+            trace = predict_row(predictor, row, rows)
             if "target" in row.files:
                 trace = beside_truth(trace, Truth.of(row, trace.image), row)
             folders.append(trace.save(out / row.id))

@@ -34,6 +34,7 @@ from whence.field import Displacement
 from whence.space import Grid, Volume
 
 BACKGROUND, CSF, GREY, WHITE, TUMOUR, CAVITY = range(6)
+LABEL_NAMES = {CSF: "CSF", GREY: "grey matter", WHITE: "white matter", TUMOUR: "tumour", CAVITY: "cavity"}
 LANDMARKS = 30
 VERSION = 1  # goes up when the same seed gives other bytes
 FILES = {

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from whence.data.pairs import LABEL_NAMES
 from whence.data.phantom import phantom
 from whence.errors import InputError
 from whence.field import Displacement
@@ -49,6 +50,7 @@ def write_phantom(
     if not _same(out, settings):
         _clear(out, module.FILES)
         save_yaml(settings, out / SETTINGS)
+    save_yaml(module.LABEL_NAMES, out / LABEL_NAMES)
 
     rows: dict[int, dict[str, Any]] = {}
     for index, row in _written(settings, n, out, jobs):
