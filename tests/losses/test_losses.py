@@ -166,3 +166,23 @@ def test_least_squares_adversarial_terms():
     assert float(lsgan_generator(fake)) == pytest.approx((1 + 0.64) / 2)
     assert float(lsgan_discriminator(real, fake)) == pytest.approx(0.5 * (0.25 / 2 + 0.04 / 2))
     assert float(lsgan_discriminator(torch.ones(3), torch.zeros(3))) == 0
+
+
+@pytest.mark.parametrize("shape", [(6, 20), (4, 12, 12), (12, 12, 1), (3, 3, 3)])
+def test_ncc_of_images_thinner_than_its_window(shape):
+    """The same as in a wide image of which the window sees no more."""
+    rng = np.random.default_rng(0)
+    a, b = (torch.from_numpy(rng.uniform(-1, 1, (1, 1, *shape)).astype(np.float32)) for _ in range(2))
+    b.requires_grad_(True)
+    loss = make_similarity("ncc", window=9)(a, b)
+    loss.backward()
+    assert torch.isfinite(b.grad).all()
+    from whence import kernels
+
+    found = kernels.local_correlation(a, b.detach(), 9)
+    for index in np.ndindex(*shape):
+        cut = (0, 0, *(slice(max(0, i - 4), i + 5) for i in index))
+        x, y = a[cut].flatten().double(), b.detach()[cut].flatten().double()
+        covariance = (x * y).mean() - x.mean() * y.mean()
+        product = x.var(unbiased=False) * y.var(unbiased=False)
+        assert float(found[(0, 0, *index)]) == pytest.approx(float(covariance**2 / (product + 9e-6)), abs=1e-3)
