@@ -140,7 +140,7 @@ def _apply(given: list[str]) -> None:
     from whence.train.apply import apply
 
     parser = _parser("apply")
-    parser.add_argument("field", type=Path, help="displacement field, or an ITK affine with --like")
+    parser.add_argument("field", type=Path, help="field, or ITK transform (to warp an image by an affine, give --like)")
     parser.add_argument("image", type=Path, help="image, labels or points")
     parser.add_argument("--like", type=Path, default=None, help="image whose grid the output takes")
     parser.add_argument("--out", type=Path, required=True, help="file to write")
