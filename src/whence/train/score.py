@@ -181,23 +181,29 @@ def _geometry(trace: Trace, truth: Truth) -> dict[str, float]:
 
 
 def _overlap(trace: Trace, truth: Truth) -> dict[str, float]:
+    """Mean Dice and HD95 of the labels that both truths hold.
+
+    A label that the trace loses counts Dice 0 and the diagonal of the image in mm, so that losing one
+    is never for the better; a label of the source or the target alone has no partner and is left out.
+    """
     if truth.labels is None:
         return {}
     source_labels, target_labels = truth.labels
-    shared = set(source_labels.tensor.unique().tolist()) & set(target_labels.tensor.unique().tolist()) - {0}
     carried = trace.carry(source_labels)
     if truth.cavity is not None:
         # What was cut out has no partner: the cavity takes no part, whatever was carried there.
         carried = carried.with_tensor(carried.tensor.masked_fill(truth.cavity, 0))
         target_labels = target_labels.with_tensor(target_labels.tensor.masked_fill(truth.cavity, 0))
-    pairs = label_overlap(carried, target_labels, sorted(shared))
+    shared = set(source_labels.tensor.unique().tolist()) & set(target_labels.tensor.unique().tolist())
+    pairs = label_overlap(carried, target_labels, sorted(shared - {0}))
     if not pairs:
         return {}
-    distances = [distance for _, distance in pairs.values() if math.isfinite(distance)]
-    found = {"dice": float(np.mean([dice for dice, _ in pairs.values()]))}
-    if distances:
-        found["hd95"] = float(np.mean(distances))
-    return found
+    grid = target_labels.grid
+    diagonal = float(np.linalg.norm(grid.spacing * grid.shape))
+    return {
+        "dice": float(np.mean([dice for dice, _ in pairs.values()])),
+        "hd95": float(np.mean([min(distance, diagonal) for _, distance in pairs.values()])),
+    }
 
 
 def _labels_of(row: Pair, column: str, grid: Grid) -> Volume | None:
