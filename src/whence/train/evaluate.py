@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from whence.models.predictor import Predictor
 from whence.trace import Trace
 from whence.train.callbacks import progress_bar
 from whence.train.run import load
-from whence.train.score import Truth, nothing, score, summarise
+from whence.train.score import OF_THE_TRACE, Truth, nothing, score, summarise
 
 
 def evaluate(
@@ -22,31 +24,43 @@ def evaluate(
     """Predict every pair of a split and compare with the truth; returns the summary of every figure.
 
     Writes ``metrics.csv`` (a row a case, ``nothing_`` columns for the source itself), ``summary.json``
-    and the trace folders of the first ``cases`` pairs, with the true image beside each prediction.
+    and the trace folders of the first ``cases`` pairs, with the true image beside each prediction; those
+    that an earlier evaluation left under ``out/cases`` are removed.
     """
     import pandas as pd
 
     out = Path(out)
     predictor = load(run)
     table = read_pairs(data).split(split)
-    rows, absent = [], []
+    rows, absent, kept = [], [], []
     with progress_bar() as bar:
         task = bar.add_task("evaluating", total=len(table), note="")
         for row in table:
             trace = predict_row(predictor, row, table)
             truth = Truth.of(row, trace.image)
             rows.append({"id": row.id, **score(trace, truth)})
-            absent.append(score(nothing(trace), truth))
+            beside = score(nothing(trace), truth)
+            absent.append({name: value for name, value in beside.items() if name not in OF_THE_TRACE})
             if len(rows) <= cases:
                 beside_truth(trace, truth, row).save(out / "cases" / row.id)
+                kept.append(row.id)
             bar.advance(task)
     summary = summarise(rows, absent)
     with replacing(out / "metrics.csv") as temporary:
         columns = pd.DataFrame(rows).join(pd.DataFrame(absent).add_prefix("nothing_"))
         columns.to_csv(temporary, index=False)
-    content = {"method": predictor.method.name, "split": split, "n": len(rows), "metrics": summary}
+    content = {"method": predictor.method.name, "split": split, "n": len(rows), "cases": kept, "metrics": summary}
     save_json(content, out / "summary.json")
+    _remove_others(out / "cases", kept)
     return summary
+
+
+def _remove_others(folder: Path, kept: Collection[str]) -> None:
+    """Remove the trace folders below ``folder`` but those kept; what is no trace folder stays."""
+    for description in folder.glob("*/trace.json"):
+        case = description.parent
+        if case.name not in kept and not case.is_symlink():
+            shutil.rmtree(case)
 
 
 def predict_row(predictor: Predictor, row: Pair, table: PairsTable) -> Trace:
