@@ -28,7 +28,8 @@ class Known(Method):
         self.weight = nn.Parameter(torch.zeros(1))
         self.shift = shift
 
-    def infer(self, source, generator=None):
+    def infer(self, batch, generator):
+        source = batch["source"]
         dims = source.ndim - 2
         if self.shift is not None:
             field = torch.tensor(self.shift).reshape(1, dims, *[1] * dims).expand(len(source), dims, *source.shape[2:])
@@ -129,10 +130,16 @@ def test_batches_of_slices_are_put_together_in_order():
     assert torch.equal(whole.predict(volume).image.tensor, small.predict(volume).image.tensor)
 
 
+def test_a_model_of_2d_files_takes_volumes_as_axial_slices():
+    volume = brain((16, 16, 5), (1.0, 1.0, 3.0))
+    model = Predictor(Known((1.0, -2.0)), Frame(2, (1.0, 1.0), (16, 16)))
+    trace = model.predict(volume)
+    assert trace.image.grid == volume.grid
+    assert np.allclose(trace.whence([[0.0, 0.0, 0.0]]), [[1.0, -2.0, 0.0]], atol=1e-4)
+
+
 def test_wrong_images_are_named():
     frame = Frame(2, (1.0, 1.0), (16, 16))
-    with pytest.raises(InputError, match=r"slice plane of knee\.nii"):
-        frame.lattice(Grid.regular((8, 8, 8)), "knee.nii")
     with pytest.raises(InputError, match=r"expects 3D images; knee\.nii is 2D"):
         Frame(3, (1.0,) * 3, (16,) * 3).lattice(Grid.regular((8, 8)), "knee.nii")
     with pytest.raises(InputError, match="unknown plane 'oblique'"):

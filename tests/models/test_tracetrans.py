@@ -86,7 +86,7 @@ def test_every_ablation_takes_a_step(ablation, dims):
     assert ("judge_translation" in parts) == (ABLATIONS[ablation].get("adversarial") != 0)
     assert ("deformation" in parts) == net.deforms
     assert net.deforms == (ablation not in ("single", "translation-alone"))
-    prediction = net.infer(batch(dims)["source"])
+    prediction = net.infer(batch(dims), torch.Generator())
     assert prediction.image.shape == (2, 1, *SHAPES[dims])
     assert float(prediction.image.abs().max()) <= 1
     assert (prediction.displacement is None) == (not net.deforms)
@@ -99,7 +99,7 @@ def test_every_ablation_takes_a_step(ablation, dims):
 def test_channels_and_a_registered_image(dims):
     net = make(dims=dims, source_channels=3, target_channels=3, similarity="ncc")
     step(net, batch(dims, 3, 3, registered=True))
-    assert net.infer(batch(dims, 3, 3)["source"]).image.shape[1] == 3
+    assert net.infer(batch(dims, 3, 3), torch.Generator()).image.shape[1] == 3
 
 
 def test_a_translator_may_change_the_number_of_channels():
@@ -121,7 +121,7 @@ def test_a_registered_image_is_what_the_warps_judge_sees():
 
 
 def test_training_starts_from_the_identity():
-    prediction = make().infer(batch()["source"])
+    prediction = make().infer(batch(), torch.Generator())
     assert float(prediction.displacement.abs().max()) < 1e-2
 
 
@@ -163,7 +163,7 @@ def test_whither_undoes_whence_of_a_network(dims):
     net = make(dims=dims, features=(8, 8, 16, 16), velocity_scale=4)
     with torch.no_grad():
         net.velocity.conv.weight.normal_(0, 0.1, generator=torch.Generator().manual_seed(0))
-    forward, backward = (net.infer(batch(dims)["source"])[k] for k in (1, 2))
+    forward, backward = (net.infer(batch(dims), torch.Generator())[k] for k in (1, 2))
     from whence import kernels
 
     assert float(forward.abs().mean()) > 0.05

@@ -49,8 +49,10 @@ class Training(L.LightningModule):
                 group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
         batch = self.augment(batch, generator)
         try:
-            report = self.method.training_step(batch, optimizers, self.manual_backward, generator)
+            report = self.method.training_step(batch, optimizers, self.manual_backward, generator, step)
         except (RuntimeError, ValueError) as error:
+            if not all(bool(torch.isfinite(weight).all()) for weight in self.method.parameters()):
+                raise FloatingPointError(f"the weights are no longer finite at step {step}") from error
             if "spatial" in str(error) or "Kernel size" in str(error):
                 shape = "x".join(map(str, batch["source"].shape[2:]))
                 raise InputError(f"images of {shape} voxels are too small for these networks: {error}") from error
