@@ -77,7 +77,7 @@ def test_quality_looks_only_inside_the_mask():
     # Windows reach five voxels beyond the mask.
     changed[..., :14, :], changed[..., 46:, :] = 0, 1
     first, second = image_quality(a, b, mask), image_quality(a, changed, mask)
-    for name in ("ssim", "psnr", "mae"):
+    for name in ("ssim", "psnr", "mae", "nmi"):
         assert first[name] == pytest.approx(second[name], abs=1e-6)
     inside = image_quality(a, torch.where(mask, a, b), mask)
     assert inside["mae"] == 0

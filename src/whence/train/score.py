@@ -45,9 +45,9 @@ class Metric:
 
 METRICS = (
     Metric("ssim", "SSIM in the body", "", "higher"),
-    Metric("ms_ssim", "MS-SSIM", "", "higher"),
+    Metric("ms_ssim", "MS-SSIM in the body's bounding box", "", "higher"),
     Metric("psnr", "PSNR in the body", "dB", "higher"),
-    Metric("nmi", "NMI", "", "higher"),
+    Metric("nmi", "NMI in the body", "", "higher"),
     Metric("mae", "MAE in the body", "of range", "lower"),
     Metric("displacement_error", "Displacement error, brain", "mm", "lower"),
     Metric("displacement_error_near", f"Displacement error within {NEAR_MM:.0f} mm of the lesion", "mm", "lower"),
