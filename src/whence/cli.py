@@ -42,6 +42,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(str(error))
     except OSError as error:
         return _fail(f"{error.strerror or error}: {error.filename}" if error.filename else str(error))
+    except MemoryError:
+        return _fail("not enough memory; try smaller images, fewer features or a smaller batch")
+    except RuntimeError as error:
+        # torch has an exception of its own for a GPU's memory and none for the machine's.
+        if "out of memory" not in str(error) and "can't allocate memory" not in str(error):
+            raise
+        return _fail("not enough memory; try smaller images, fewer features or a smaller batch")
     except FloatingPointError as error:
         return _fail(f"training stopped: {error}; try a lower learning rate")
     except KeyboardInterrupt:

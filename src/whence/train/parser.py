@@ -21,7 +21,7 @@ class Parser(ArgumentParser):
     def parse_args(self, args: Sequence[str] | None = None, *more: Any, **options: Any) -> Any:  # type: ignore[override]
         """As jsonargparse does, after a look at the settings files that are named."""
         words = list(args or [])
-        for word, following in zip(words, [*words[1:], ""], strict=True):
+        for word, following in zip(words, [*words[1:], ""], strict=False):
             name, equals, value = word.partition("=")
             if name == "--config" and (equals or following):
                 load_yaml(value if equals else following)

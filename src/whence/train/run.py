@@ -64,7 +64,9 @@ class RunConfig:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.train.seed)
             try:
-                return find_method(self.method)(self.model, frame.dims, frame.source_channels, frame.target_channels)
+                method = find_method(self.method)(self.model, frame.dims, frame.source_channels, frame.target_channels)
+                method.optimizers()  # which refuse rates out of range
+                return method
             except (ValueError, TypeError, IndexError, ZeroDivisionError, RuntimeError) as error:
                 raise InputError(f"these options make no {self.method} network: {error}") from error
 
