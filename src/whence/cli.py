@@ -138,8 +138,10 @@ def _predict(given: list[str]) -> None:
     parser.add_argument("image", type=Path, help="image file, DICOM folder, or a pairs.csv")
     parser.add_argument("--out", type=Path, required=True, help="trace folder, or the folder of several")
     parser.add_argument("--split", type=str, default=None, help="rows of a table to predict; all if not given")
+    parser.add_argument("--seed", type=int, default=0, help="of methods that sample")
+    parser.add_argument("--device", type=str, default="cpu", help="cpu, cuda, mps")
     options = parser.parse_args(given)
-    for folder in predict(options.run, options.image, options.out, options.split):
+    for folder in predict(options.run, options.image, options.out, options.split, options.seed, options.device):
         print(folder)
 
 
@@ -167,8 +169,11 @@ def _evaluate(given: list[str]) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the tables and traces")
     parser.add_argument("--split", type=str, default="test", help="rows to evaluate")
     parser.add_argument("--cases", type=int, default=6, help="how many traces to keep for the report")
+    parser.add_argument("--seed", type=int, default=0, help="of methods that sample")
+    parser.add_argument("--device", type=str, default="cpu", help="cpu, cuda, mps")
     options = parser.parse_args(given)
-    summary = evaluate(options.run, options.data, options.out, options.split, options.cases)
+    chosen = (options.split, options.cases, options.seed, options.device)
+    summary = evaluate(options.run, options.data, options.out, *chosen)
     show_summary(summary, f"{options.run} on {options.split}")
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import shutil
+import zlib
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from whence.data.dataset import read_image
 from whence.data.frame import Intensity
@@ -19,7 +22,13 @@ from whence.train.score import OF_THE_TRACE, Truth, nothing, score, summarise
 
 
 def evaluate(
-    run: str | Path, data: str | Path, out: str | Path, split: str = "test", cases: int = 6
+    run: str | Path,
+    data: str | Path,
+    out: str | Path,
+    split: str = "test",
+    cases: int = 6,
+    seed: int = 0,
+    device: str = "cpu",
 ) -> list[dict[str, Any]]:
     """Predict every pair of a split and compare with the truth; returns the summary of every figure.
 
@@ -30,13 +39,13 @@ def evaluate(
     import pandas as pd
 
     out = Path(out)
-    predictor = load(run)
+    predictor = load(run, device)
     table = read_pairs(data).split(split)
     rows, absent, kept = [], [], []
     with progress_bar() as bar:
         task = bar.add_task("evaluating", total=len(table), note="")
         for row in table:
-            trace = predict_row(predictor, row, table)
+            trace = predict_row(predictor, row, table, seed)
             truth = Truth.of(row, trace.image)
             rows.append({"id": row.id, **score(trace, truth)})
             beside = score(nothing(trace), truth)
@@ -63,11 +72,16 @@ def _remove_others(folder: Path, kept: Collection[str]) -> None:
             shutil.rmtree(case)
 
 
-def predict_row(predictor: Predictor, row: Pair, table: PairsTable) -> Trace:
+def row_generator(seed: int, name: str) -> torch.Generator:
+    """Generator of what a method draws for one image, the same whatever other images are predicted with it."""
+    return torch.Generator().manual_seed((seed << 32) + zlib.crc32(name.encode()))
+
+
+def predict_row(predictor: Predictor, row: Pair, table: PairsTable, seed: int = 0) -> Trace:
     """Trace of a row's source, under the row's id and with the table's names of labels."""
     path = row.path("source")
     known = {"label_names": table.label_names} if table.label_names else {}
-    return predictor.predict(read_image(path), name=str(path), id=row.id, **known)
+    return predictor.predict(read_image(path), row_generator(seed, row.id), name=str(path), id=row.id, **known)
 
 
 def beside_truth(trace: Trace, truth: Truth, row: Pair) -> Trace:

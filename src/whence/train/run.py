@@ -106,6 +106,10 @@ def load(folder: str | Path, device: str = "cpu") -> Predictor:
     Nothing is unpickled.
     """
     folder = Path(folder)
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device {device!r} is not at hand: {str(error).splitlines()[0]}") from error
     if not (folder / "config.yaml").is_file():
         raise InputError(f"expected a run folder with a config.yaml; got {folder}")
     config = RunConfig.from_file(folder / "config.yaml")
