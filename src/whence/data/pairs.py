@@ -145,7 +145,7 @@ def write_pairs(path: str | Path, records: Sequence[dict[str, Any]]) -> Path:
                 row[column] = file.relative_to(base).as_posix() if file.is_relative_to(base) else file.as_posix()
         rows.append(row)
     with replacing(path) as temporary:
-        pd.DataFrame(rows).to_csv(temporary, index=False)
+        pd.DataFrame(rows).to_csv(temporary, index=False, lineterminator="\n")
     return path
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import multiprocessing
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -11,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from whence.data.pairs import LABEL_NAMES
+from whence.data.pairs import LABEL_NAMES, write_pairs
 from whence.data.phantom import phantom
 from whence.errors import InputError
 from whence.field import Displacement
@@ -57,7 +56,9 @@ def write_phantom(
         rows[index] = row
         if progress is not None:
             progress(len(rows), n)
-    return _table([{"split": s} | rows[i] for i, s in enumerate(splits(n))], out / TABLE)
+    first = ("id", "source", "target", "split")
+    found = [rows[index] | {"split": split} for index, split in enumerate(splits(n))]
+    return write_pairs(out / TABLE, [{name: row[name] for name in first} | row for row in found])
 
 
 def splits(n: int) -> list[str]:
@@ -121,18 +122,6 @@ def _save(thing: Volume | Displacement | np.ndarray, path: Path) -> None:
         write(thing, path)
     else:
         write_labels(thing, path)
-
-
-def _table(rows: list[dict[str, Any]], path: Path) -> Path:
-    from whence.io import replacing
-
-    first = ("id", "source", "target", "split")
-    names = [*first, *(c for c in rows[0] if c not in first)]
-    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, names, lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows)
-    return path
 
 
 def _same(out: Path, settings: dict[str, Any]) -> bool:
