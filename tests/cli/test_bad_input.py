@@ -153,7 +153,7 @@ def test_a_bad_image_in_a_table(kind, column, bench, trained, fit_command, refus
         assert not (tmp_path / "run" / "config.yaml").exists()
 
 
-@pytest.mark.parametrize("kind", [*BAD_IMAGES, "channels"])
+@pytest.mark.parametrize("kind", [*(kind for kind in BAD_IMAGES if kind != "dimensions"), "channels"])
 def test_a_bad_image_to_predict(kind, trained, surgery, refused, tmp_path):
     spoil, says = {**BAD_IMAGES, "channels": (of_three_channels, "1 with 3")}[kind]
     image = tmp_path / "image.nii.gz"
@@ -242,10 +242,10 @@ def test_unknown_words(trained, surgery, fit_command, refused, tmp_path):
     refused(*fit_command(surgery, tmp_path / "out", features="wide"), says=("--features", "a list"))
     refused(*fit_command(surgery, tmp_path / "out", alpha=1.5), says="alpha is a share")
     refused(*fit_command(surgery, tmp_path / "out", dims=3), says="3D")
-    refused(*fit_command(surgery, tmp_path / "out", learning_rate=-1), says="learning rate")
-    refused(*fit_command(surgery, tmp_path / "out", seed=2**70), says="2^63")
-    refused(*fit_command(surgery, tmp_path / "out", spacing="[1e-3,1e-3]"), says="--spacing")
-    refused(*fit_command(surgery, tmp_path / "diverged", learning_rate=1e12), says="not finite")
+    refused(*fit_command(surgery, tmp_path / "other", learning_rate=-1), says="learning rate")
+    refused(*fit_command(surgery, tmp_path / "other", seed=2**70), says="2^63")
+    refused(*fit_command(surgery, tmp_path / "other", spacing="[1e-3,1e-3]"), says="--spacing")
+    refused(*fit_command(surgery, tmp_path / "other", learning_rate=1e12), says="no longer finite")
     refused(*fit_command(surgery, tmp_path / "out", size="[8,8,8]"), says="--size needs 2 numbers")
     refused(*fit_command(surgery, tmp_path / "out"), "--config", "nowhere", says=("'nowhere'", "tracetrans-cpu"))
     (tmp_path / "bad.yaml").write_text("steps: [1\n")
@@ -282,6 +282,10 @@ def test_what_is_no_run(trained, surgery, refused, tmp_path):
         (run / "config.yaml").write_text(content)
         refused("predict", run, image, "--out", out, says=(run / "config.yaml", says))
     shutil.copy(trained / "config.yaml", run)
+    deep = (trained / "config.yaml").read_text().replace("dims: 2", "dims: 3")
+    (run / "config.yaml").write_text(deep)
+    refused("predict", run, image, "--out", out, says=run / "model.safetensors")
+    shutil.copy(trained / "config.yaml", run)
     truncated(run / "model.safetensors")
     refused("predict", run, image, "--out", out, says=run / "model.safetensors")
     (run / "model.safetensors").unlink()
@@ -290,6 +294,14 @@ def test_what_is_no_run(trained, surgery, refused, tmp_path):
     shutil.copy(trained / "model.safetensors", run)
     refused("predict", run, image, "--out", out, says="expected (24,")
     assert not out.exists()
+
+
+def test_an_image_with_too_few_dimensions(surgery, surgery_3d, fit_command, refused, tmp_path):
+    run, image = tmp_path / "run", surgery.parent / rows_of(surgery)[0]["source"]
+    assert main(fit_command(surgery_3d, run, steps=1, save_every=1, batch_size=1)) == 0
+    refused("predict", run, image, "--out", tmp_path / "out", says=("expects 3D", image, "2D"))
+    refused("evaluate", run, "--data", surgery, "--out", tmp_path / "out", says=("expects 3D", "2D"))
+    assert not (tmp_path / "out").exists()
 
 
 def test_apply(bench, surgery_3d, refused, tmp_path):
