@@ -96,9 +96,11 @@ def _phantom(given: list[str]) -> None:
     parser.add_argument("--size", type=int, default=128, help="voxels along each side")
     parser.add_argument("--dims", type=int, default=2, help="2 or 3")
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same bytes")
+    parser.add_argument("--jobs", type=int, default=1, help="processes that write; the bytes stay the same")
     parser.add_argument("--out", type=Path, required=True, help="folder of the data set")
     options = parser.parse_args(given)
-    print(write_phantom_with_bar(options.kind, options.n, options.size, options.out, options.dims, options.seed))
+    settings = (options.kind, options.n, options.size, options.out, options.dims, options.seed, options.jobs)
+    print(write_phantom_with_bar(*settings))
 
 
 def _pairs(given: list[str]) -> None:
