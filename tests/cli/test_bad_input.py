@@ -240,7 +240,7 @@ def test_unknown_words(trained, surgery, fit_command, refused, tmp_path):
     refused(*fit_command(surgery, tmp_path / "out", similarity="love"), says=("'love'", "'ncc'"))
     refused(*fit_command(surgery, tmp_path / "out", dims=4), says=("--dims", "2, 3"))
     refused(*fit_command(surgery, tmp_path / "out", features="wide"), says=("--features", "a list"))
-    refused(*fit_command(surgery, tmp_path / "out", alpha=1.5), says="alpha is a share")
+    refused(*fit_command(surgery, tmp_path / "out", alpha=1.5), says="alpha must lie between 0 and 1")
     refused(*fit_command(surgery, tmp_path / "out", dims=3), says="3D")
     refused(*fit_command(surgery, tmp_path / "other", learning_rate=-1), says="learning rate")
     refused(*fit_command(surgery, tmp_path / "other", seed=2**70), says="2^63")

@@ -175,8 +175,12 @@ def test_whither_undoes_whence_of_a_network(dims):
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"alpha": 1.2}, "alpha is a share"),
-        ({"alpha": float("nan")}, "alpha is a share"),
+        ({"alpha": 1.2}, "alpha must lie between 0 and 1"),
+        ({"alpha": float("nan")}, "alpha must lie between 0 and 1"),
+        ({"squarings": 100}, "squarings must lie"),
+        ({"discriminator_filters": 0}, "discriminator_filters must lie"),
+        ({"smoothness": -1.0}, "smoothness must lie"),
+        ({"features": ()}, "channel counts"),
         ({"velocity_scale": 3}, "power of two"),
         ({"velocity_scale": 8}, "power of two"),
         ({"similarity": "love"}, "unknown similarity"),

@@ -70,7 +70,7 @@ class Predictor:
             parts = [self.method.infer({"source": chunk.to(device)}, generator) for chunk in padded.split(self.batch)]
 
         def whole(values: list[torch.Tensor | None]) -> torch.Tensor | None:
-            kept = [value.float().cpu() for value in values if value is not None]
+            kept = [value.detach().float().cpu() for value in values if value is not None]
             return unfit_shape(torch.cat(kept), shape).clone() if kept else None
 
         image = whole([part.image for part in parts])

@@ -25,6 +25,18 @@ from whence.models.method import Method, Prediction, frozen
 from whence.nets import Decoder, Encoder, VelocityHead, patch_discriminator
 from whence.nets.pyramid import CONV
 
+_RANGES = (
+    ("alpha", 0, 1),
+    ("gamma", 0, 1e6),
+    ("squarings", 0, 16),
+    ("smoothness", 0, 1e6),
+    ("adversarial", 0, 1e6),
+    ("deform_l1", 0, 1e6),
+    ("discriminator_filters", 1, 4096),
+    ("discriminator_layers", 1, 8),
+    ("beta1", 0, 0.9999),
+)
+
 
 @dataclass(frozen=True)
 class TraceTransConfig:
@@ -79,8 +91,11 @@ class TraceTransConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "features", tuple(self.features))
-        if not 0 <= self.alpha <= 1:
-            raise ValueError(f"alpha is a share between 0 and 1; got {self.alpha}")
+        for name, least, most in _RANGES:
+            if not least <= getattr(self, name) <= most:
+                raise ValueError(f"{name} must lie between {least:g} and {most:g}; got {getattr(self, name)}")
+        if not self.features or min(self.features) < 1:
+            raise ValueError(f"features are channel counts from full resolution down; got {list(self.features)}")
         if self.velocity_scale not in [2**level for level in range(len(self.features))]:
             raise ValueError(
                 f"velocity_scale is a power of two below 2^{len(self.features)}; got {self.velocity_scale}"

@@ -82,7 +82,7 @@ class Watch(Callback):
     def _rows(self) -> list[dict[str, str]]:
         if not self.path.is_file():
             return []
-        with self.path.open(newline="") as file:
+        with self.path.open(newline="", encoding="utf-8") as file:
             return list(csv.DictReader(file))
 
     def _keep_rows_before(self, step: int) -> None:
@@ -97,7 +97,7 @@ class Watch(Callback):
             self.path.unlink(missing_ok=True)
             return
         names = list(dict.fromkeys(name for row in rows for name in row))
-        with replacing(self.path) as temporary, Path(temporary).open("w", newline="") as file:
+        with replacing(self.path) as temporary, Path(temporary).open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, names, restval="")
             writer.writeheader()
             writer.writerows(rows)

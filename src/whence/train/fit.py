@@ -49,7 +49,6 @@ def fit(method: str, data: str | Path, out: str | Path, model: Any = None, train
     config = RunConfig(method, model, train, frame, source)
     if known is not None and model_path(out).is_file():
         return out
-    _make_folder(out)
     if train.threads:
         torch.set_num_threads(train.threads)
     try:
@@ -68,6 +67,7 @@ def fit(method: str, data: str | Path, out: str | Path, model: Any = None, train
             f"a training lattice of {'x'.join(map(str, frame.shape))} voxels exceeds any memory; "
             f"expected a --spacing above {min(frame.spacing):g} mm, or a --size"
         )
+    _make_folder(out)
     trainer = _trainer(config, out)
     with progress_bar(transient=True) as bar:
         task = bar.add_task("reading images", total=None, note="")
