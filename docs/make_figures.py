@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import numpy as np
+
 IMAGES = Path(__file__).parent / "img"
 CASES = (401, 405, 410, 420)
 
@@ -41,6 +43,17 @@ def phantom() -> None:
     figure.savefig(IMAGES / "phantom.png", dpi=80)
 
 
+def _nearest(points: np.ndarray, mask: Path, count: int = 5) -> list[list[float]]:
+    """Landmarks nearest to the lesion."""
+    from whence.io import read_labels
+
+    lesion = read_labels(mask)
+    centre = lesion.grid.to_world(np.argwhere(lesion.numpy() > 0).mean(axis=0))
+    order = np.linalg.norm(points - centre, axis=1).argsort()
+    # The page speaks of points in 3D; a slice lies at 0.
+    return [[*point, 0.0][:3] for point in points[order[:count]].tolist()]
+
+
 def report(demo: Path) -> None:
     """The demo's page, a few points marked near the lesion of its first case."""
     import shutil
@@ -57,9 +70,9 @@ def report(demo: Path) -> None:
         browser = play.chromium.launch(executable_path=shutil.which("chromium"), args=options)
         page = browser.new_page(viewport={"width": 1440, "height": 900})
         page.goto(page_file.as_uri())
-        page.wait_for_function("() => window.whence && window.whence.ready")
-        for point in points[:4]:
-            page.evaluate("(mm) => window.whence.pin({side: 'prediction', mm})", list(point))
+        page.evaluate("async () => { await window.whence.ready; }")
+        for point in _nearest(points, case / "target_mask.nii.gz"):
+            page.evaluate("(mm) => window.whence.pin({side: 'prediction', mm})", point)
         page.keyboard.press("1")
         page.wait_for_timeout(500)
         page.screenshot(path=IMAGES / "report.png")

@@ -42,6 +42,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(str(error))
     except OSError as error:
         return _fail(f"{error.strerror or error}: {error.filename}" if error.filename else str(error))
+    except MemoryError:
+        return _fail("not enough memory; try smaller images, fewer features or a smaller batch")
+    except RuntimeError as error:
+        # torch has an exception of its own for a GPU's memory and none for the machine's.
+        if "out of memory" not in str(error) and "can't allocate memory" not in str(error):
+            raise
+        return _fail("not enough memory; try smaller images, fewer features or a smaller batch")
     except FloatingPointError as error:
         return _fail(f"training stopped: {error}; try a lower learning rate")
     except KeyboardInterrupt:
@@ -89,9 +96,11 @@ def _phantom(given: list[str]) -> None:
     parser.add_argument("--size", type=int, default=128, help="voxels along each side")
     parser.add_argument("--dims", type=int, default=2, help="2 or 3")
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same bytes")
+    parser.add_argument("--jobs", type=int, default=1, help="processes that write; the bytes stay the same")
     parser.add_argument("--out", type=Path, required=True, help="folder of the data set")
     options = parser.parse_args(given)
-    print(write_phantom_with_bar(options.kind, options.n, options.size, options.out, options.dims, options.seed))
+    settings = (options.kind, options.n, options.size, options.out, options.dims, options.seed, options.jobs)
+    print(write_phantom_with_bar(*settings))
 
 
 def _pairs(given: list[str]) -> None:
@@ -131,8 +140,10 @@ def _predict(given: list[str]) -> None:
     parser.add_argument("image", type=Path, help="image file, DICOM folder, or a pairs.csv")
     parser.add_argument("--out", type=Path, required=True, help="trace folder, or the folder of several")
     parser.add_argument("--split", type=str, default=None, help="rows of a table to predict; all if not given")
+    parser.add_argument("--seed", type=int, default=0, help="of methods that sample")
+    parser.add_argument("--device", type=str, default="cpu", help="cpu, cuda, mps")
     options = parser.parse_args(given)
-    for folder in predict(options.run, options.image, options.out, options.split):
+    for folder in predict(options.run, options.image, options.out, options.split, options.seed, options.device):
         print(folder)
 
 
@@ -140,7 +151,7 @@ def _apply(given: list[str]) -> None:
     from whence.train.apply import apply
 
     parser = _parser("apply")
-    parser.add_argument("field", type=Path, help="displacement field, or an ITK affine with --like")
+    parser.add_argument("field", type=Path, help="field, or ITK transform (to warp an image by an affine, give --like)")
     parser.add_argument("image", type=Path, help="image, labels or points")
     parser.add_argument("--like", type=Path, default=None, help="image whose grid the output takes")
     parser.add_argument("--out", type=Path, required=True, help="file to write")
@@ -160,8 +171,11 @@ def _evaluate(given: list[str]) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the tables and traces")
     parser.add_argument("--split", type=str, default="test", help="rows to evaluate")
     parser.add_argument("--cases", type=int, default=6, help="how many traces to keep for the report")
+    parser.add_argument("--seed", type=int, default=0, help="of methods that sample")
+    parser.add_argument("--device", type=str, default="cpu", help="cpu, cuda, mps")
     options = parser.parse_args(given)
-    summary = evaluate(options.run, options.data, options.out, options.split, options.cases)
+    chosen = (options.split, options.cases, options.seed, options.device)
+    summary = evaluate(options.run, options.data, options.out, *chosen)
     show_summary(summary, f"{options.run} on {options.split}")
 
 

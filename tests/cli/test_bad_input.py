@@ -153,9 +153,9 @@ def test_a_bad_image_in_a_table(kind, column, bench, trained, fit_command, refus
         assert not (tmp_path / "run" / "config.yaml").exists()
 
 
-@pytest.mark.parametrize("kind", [*BAD_IMAGES, "channels"])
+@pytest.mark.parametrize("kind", [*(kind for kind in BAD_IMAGES if kind != "dimensions"), "channels"])
 def test_a_bad_image_to_predict(kind, trained, surgery, refused, tmp_path):
-    spoil, says = {**BAD_IMAGES, "channels": (of_three_channels, "1 of 3")}[kind]
+    spoil, says = {**BAD_IMAGES, "channels": (of_three_channels, "1 with 3")}[kind]
     image = tmp_path / "image.nii.gz"
     shutil.copy(surgery.parent / rows_of(surgery)[-1]["source"], image)
     out = tmp_path / "out"
@@ -234,18 +234,22 @@ def test_unknown_words(trained, surgery, fit_command, refused, tmp_path):
     refused("conjure", says="unknown command 'conjure'")
     refused("fit", says="expected a method")
     refused("fit", "alchemy", "--data", surgery, *out, says=("unknown method 'alchemy'", "tracetrans"))
-    refused("fit", "tracetrans", *out, says="missing data")
+    refused("fit", "tracetrans", *out, says="missing --data")
     refused(*fit_command(surgery, tmp_path / "out"), "--lerning_rate", 3, says="did you mean --learning_rate?")
     refused(*fit_command(surgery, tmp_path / "out", steps="many"), says=("--steps", "'many'", "whole number"))
     refused(*fit_command(surgery, tmp_path / "out", similarity="love"), says=("'love'", "'ncc'"))
     refused(*fit_command(surgery, tmp_path / "out", dims=4), says=("--dims", "2, 3"))
     refused(*fit_command(surgery, tmp_path / "out", features="wide"), says=("--features", "a list"))
-    refused(*fit_command(surgery, tmp_path / "out", alpha=1.5), says="alpha is a share")
+    refused(*fit_command(surgery, tmp_path / "out", alpha=1.5), says="alpha must lie between 0 and 1")
     refused(*fit_command(surgery, tmp_path / "out", dims=3), says="3D")
+    refused(*fit_command(surgery, tmp_path / "other", learning_rate=-1), says="learning rate")
+    refused(*fit_command(surgery, tmp_path / "other", seed=2**70), says="2^63")
+    refused(*fit_command(surgery, tmp_path / "other", spacing="[1e-3,1e-3]"), says="--spacing")
+    refused(*fit_command(surgery, tmp_path / "other", learning_rate=1e12), says="no longer finite")
     refused(*fit_command(surgery, tmp_path / "out", size="[8,8,8]"), says="--size needs 2 numbers")
     refused(*fit_command(surgery, tmp_path / "out"), "--config", "nowhere", says=("'nowhere'", "tracetrans-cpu"))
     (tmp_path / "bad.yaml").write_text("steps: [1\n")
-    refused(*fit_command(surgery, tmp_path / "out"), "--config", tmp_path / "bad.yaml")
+    refused(*fit_command(surgery, tmp_path / "out"), "--config", tmp_path / "bad.yaml", says="bad.yaml")
     (tmp_path / "unknown.yaml").write_text("stepz: 1\n")
     refused(
         *fit_command(surgery, tmp_path / "out"), "--config", tmp_path / "unknown.yaml", says="did you mean --steps?"
@@ -253,6 +257,9 @@ def test_unknown_words(trained, surgery, fit_command, refused, tmp_path):
     refused("evaluate", trained, "--data", surgery, *out, "--split", "tset", says=("tset", "train"))
     refused("predict", trained, surgery, *out, "--split", "tset", says="tset")
     refused("predict", trained, *out, says="missing image")
+    refused("phantom", says="missing kind")
+    refused("demo", "--steps", -3, *out, says="-3")
+    refused("demo", "--cases", 1, *out, says="at least 2 cases")
     refused("phantom", "opera", *out, says=("opera", "surgery"))
     refused("phantom", "surgery", "--dims", 4, *out, says="4")
     refused("phantom", "surgery", "--n", 0, *out, says="0")
@@ -275,6 +282,10 @@ def test_what_is_no_run(trained, surgery, refused, tmp_path):
         (run / "config.yaml").write_text(content)
         refused("predict", run, image, "--out", out, says=(run / "config.yaml", says))
     shutil.copy(trained / "config.yaml", run)
+    deep = (trained / "config.yaml").read_text().replace("dims: 2", "dims: 3")
+    (run / "config.yaml").write_text(deep)
+    refused("predict", run, image, "--out", out, says=run / "model.safetensors")
+    shutil.copy(trained / "config.yaml", run)
     truncated(run / "model.safetensors")
     refused("predict", run, image, "--out", out, says=run / "model.safetensors")
     (run / "model.safetensors").unlink()
@@ -283,6 +294,14 @@ def test_what_is_no_run(trained, surgery, refused, tmp_path):
     shutil.copy(trained / "model.safetensors", run)
     refused("predict", run, image, "--out", out, says="expected (24,")
     assert not out.exists()
+
+
+def test_an_image_with_too_few_dimensions(surgery, surgery_3d, fit_command, refused, tmp_path):
+    run, image = tmp_path / "run", surgery.parent / rows_of(surgery)[0]["source"]
+    assert main(fit_command(surgery_3d, run, steps=1, save_every=1, batch_size=1)) == 0
+    refused("predict", run, image, "--out", tmp_path / "out", says=("expects 3D", image, "2D"))
+    refused("evaluate", run, "--data", surgery, "--out", tmp_path / "out", says=("expects 3D", "2D"))
+    assert not (tmp_path / "out").exists()
 
 
 def test_apply(bench, surgery_3d, refused, tmp_path):
@@ -305,7 +324,7 @@ def test_apply(bench, surgery_3d, refused, tmp_path):
     refused("apply", field, points, "--points", "--out", tmp_path / "out.xyz", says="out.xyz")
     refused("apply", field, points, "--out", out, says=points)
     refused("apply", field, image, "--out", tmp_path / "out.xyz", says=".xyz")
-    refused("apply", field, image, says="missing out")
+    refused("apply", field, image, says="missing --out")
     (tmp_path / "affine.txt").write_text(
         "#Insight Transform File V1.0\nTransform: AffineTransform_double_2_2\n"
         "Parameters: 1 0 0 1 3 0\nFixedParameters: 0 0\n"
@@ -324,7 +343,7 @@ def test_report(trained, surgery, refused, tmp_path):
     assert main(["predict", str(trained), str(image), "--out", str(out)]) == 0
     refused("report", tmp_path / "none", says="none")
     refused("report", surgery.parent, says="trace")
-    refused("report", out, "--max-megabytes", "much", says="a number")
+    refused("report", out, "--max-megabytes", "much", says="--max-megabytes got 'much'; expected a number")
     whole = (out / "trace.json").read_text()
     for content in ("", "[]", "{", '"trace"', whole[: len(whole) // 2]):
         (out / "trace.json").write_text(content)

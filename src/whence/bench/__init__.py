@@ -1,6 +1,6 @@
 """One file, one table of the docs; ``whence bench TABLE`` makes it anew.
 
-A table's module offers ``TITLE``, ``NOTES``, ``rows(quick)`` and ``measure(row, data, work)``, which
+A table's module offers ``title(quick)``, ``notes(quick)``, ``rows(quick)`` and ``measure(row, data, work)``, which
 returns the row's cells by column name; ``data`` is a folder that rows share, ``work`` the row's own.
 """
 

@@ -12,14 +12,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-import whence
+from whence import __version__
 from whence.bench import find_table
 from whence.errors import InputError
 from whence.io import load_json, replacing, save_json
 
-# What no figure depends on; a change there leaves finished rows standing.
+ROOT = Path(__file__).parents[1]
+# What no figure depends on; a change there leaves finished rows standing. A table's own module counts for it.
 OUTSIDE = ("cli.py", "report", "bench")
 
 
@@ -35,15 +37,18 @@ class Row:
 def run_table(name: str, out: str | Path, quick: bool = False, only: Sequence[str] = ()) -> Path:
     """Measure the rows of a table that are not there yet and write ``table.csv`` and ``table.md`` in ``out``.
 
-    A finished row is known by its settings and the package's code. ``only`` names rows to measure
-    again; ``quick`` is a smoke version of minutes.
+    A finished row is known by its settings, the package's code, its recipes and the table's module.
+    ``only`` names rows to measure again; ``quick`` is a smoke version of minutes, which lies in
+    ``out/quick``. Returns the path of ``table.md``.
     """
     module, out = find_table(name), Path(out)
+    if quick:
+        out = out / "quick"
     rows = module.rows(quick)
     unknown = [n for n in only if n not in {row.name for row in rows}]
     if unknown:
         raise InputError(f"table {name!r} has no row {unknown[0]!r}; it has {', '.join(row.name for row in rows)}")
-    code = _fingerprint()
+    code = _fingerprint(module)
     found = []
     for row in rows:
         key = _key(row, code)
@@ -58,7 +63,7 @@ def run_table(name: str, out: str | Path, quick: bool = False, only: Sequence[st
     return out / "table.md"
 
 
-def _write(out: Path, name: str, module: Any, found: list[tuple[Row, dict[str, Any]]], quick: bool) -> None:
+def _write(out: Path, name: str, module: ModuleType, found: list[tuple[Row, dict[str, Any]]], quick: bool) -> None:
     import pandas as pd
 
     records = [
@@ -68,12 +73,12 @@ def _write(out: Path, name: str, module: Any, found: list[tuple[Row, dict[str, A
     frame = pd.DataFrame(records)
     with replacing(out / "table.csv") as temporary:
         frame.to_csv(temporary, index=False)
-    lines = [f"### {module.TITLE}", "", _markdown(frame), ""]
+    lines = [f"### {module.title(quick)}", "", _markdown(frame), ""]
     minutes = sum(kept["seconds"] for _, kept in found) / 60
     commits = sorted({kept["commit"] for _, kept in found})
     lines.append(
         f"`whence bench {name}{' --quick' if quick else ''}`, commit {', '.join(commits)}, {os.cpu_count()} CPU cores "
-        f"({platform.machine()}), {minutes:.0f} minutes, {date.today().isoformat()}. {module.NOTES}"
+        f"({platform.machine()}), {minutes:.0f} minutes, {date.today().isoformat()}. {module.notes(quick)}"
     )
     with replacing(out / "table.md") as temporary:
         Path(temporary).write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -93,23 +98,22 @@ def _key(row: Row, code: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _fingerprint() -> str:
-    """Hash of the code that figures depend on."""
-    root = Path(whence.__file__).parent
-    digest = hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
-        if path.relative_to(root).parts[0] not in OUTSIDE:
-            digest.update(path.read_bytes())
+def _fingerprint(module: ModuleType, root: Path = ROOT) -> str:
+    """Hash of what figures depend on: the package's code, the recipes and the table's module."""
+    digest = hashlib.sha256(Path(str(module.__file__)).read_bytes())
+    for path in sorted([*root.rglob("*.py"), *root.rglob("*.yaml")]):
+        inside = path.relative_to(root)
+        if inside.parts[0] not in OUTSIDE:
+            digest.update(inside.as_posix().encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
 
 
 def _commit() -> str:
     """Short hash of the checkout, with a + where files differ from it; the version outside of one."""
-    root = Path(whence.__file__).parent
 
     def git(*words: str) -> str:
-        done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=False)
+        done = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=False)
         return done.stdout.strip() if done.returncode == 0 else ""
 
     head = git("rev-parse", "--short", "HEAD")
-    return f"{head}{'+' if git('status', '--porcelain', '--', '.') else ''}" if head else whence.__version__
+    return f"{head}{'+' if git('status', '--porcelain', '--', '.') else ''}" if head else __version__

@@ -13,7 +13,7 @@ from whence.data.frame import PLANES, Frame, fit_shape
 from whence.data.pairs import Pair, PairsTable
 from whence.errors import InputError
 from whence.io import read
-from whence.space import Volume
+from whence.space import Grid, Volume
 
 Progress = Callable[[int, int], None]
 
@@ -24,35 +24,41 @@ def survey(
     plane: str | None = None,
     size: Sequence[int] = (),
     spacing: Sequence[float] = (),
+    rescale: bool = False,
 ) -> Frame:
     """Frame of a table: median spacing and largest shape of its sources, or those asked for.
 
+    ``rescale`` takes the spacing, one for all axes, at which the largest image fills ``size``.
     ``dims`` defaults to that of the images, or 2 where a plane is named or volumes are single slices.
     Raises InputError where images differ in dimensions or do not suit what was asked.
     """
-    volumes = [(row, read(row.path("source"))) for row in table]
-    first = volumes[0][1]
-    for row, volume in volumes:
-        if volume.dims != first.dims or volume.tensor.shape[1] != first.tensor.shape[1]:
+    found = [_grid_and_channels(row) for row in table]
+    first, channels = found[0]
+    for row, (grid, count) in zip(table, found, strict=True):
+        if grid.dims != first.dims or count != channels:
             raise InputError(
-                f"{row.path('source')} is {volume.dims}D with {volume.tensor.shape[1]} channels; the table's first "
-                f"source is {first.dims}D with {first.tensor.shape[1]}"
+                f"{row.path('source')} is {grid.dims}D with {count} channels; the table's first "
+                f"source is {first.dims}D with {channels}"
             )
     if plane is not None and plane not in PLANES:
         raise InputError(f"unknown plane {plane!r}; expected one of {', '.join(PLANES)}")
     plane = plane or _single_slice_plane(first)
     dims = dims or (2 if plane or first.dims == 2 else 3)
     if dims > first.dims:
-        raise InputError(f"a {dims}D model needs {dims}D images; {volumes[0][0].path('source')} is {first.dims}D")
+        raise InputError(f"a {dims}D model needs {dims}D images; {table.rows[0].path('source')} is {first.dims}D")
     if dims == 2 and first.dims == 3 and plane is None:
         raise InputError("a 2D model on volumes needs the plane of its slices: --plane axial, coronal or sagittal")
-    if dims == 3 or first.dims == 2:
-        plane = None
-    inside = [a for a in range(first.dims) if plane is None or a != PLANES.index(plane)]
-    grids = [volume.grid.canonical() for _, volume in volumes]
+    plane = None if dims == 3 else plane or "axial"
+    inside = [a for a in range(first.dims) if first.dims == dims or plane is None or a != PLANES.index(plane)]
+    grids = [grid.canonical() for grid, _ in found]
     for name, asked in (("size", size), ("spacing", spacing)):
         if asked and len(asked) != dims:
             raise InputError(f"--{name} needs {dims} numbers for a {dims}D model; got {list(asked)}")
+    if rescale and not size:
+        raise InputError("--rescale needs a --size to scale the images to")
+    if rescale:
+        extents = np.max([np.multiply(grid.shape, grid.spacing)[inside] for grid in grids], axis=0)
+        spacing = (round(float(np.max(extents / np.asarray(size))), 4),) * dims
     if not spacing:
         spacing = np.round(np.median([grid.spacing[inside] for grid in grids], axis=0), 4).tolist()
     target = read(table.rows[0].path("target"))
@@ -60,12 +66,12 @@ def survey(
         dims,
         tuple(spacing),
         tuple(size) or (1,) * dims,
-        first.tensor.shape[1],
+        channels,
         target.tensor.shape[1],
         plane,
     )
     if not size:
-        shapes = [[frame.lattice(volume.grid).shape[a] for a in inside] for _, volume in volumes]
+        shapes = [[frame.lattice(grid).shape[a] for a in inside] for grid in grids]
         frame = Frame(**{**frame.to_dict(), "shape": np.max(shapes, axis=0)})
     return frame
 
@@ -118,7 +124,7 @@ class PairDataset(Dataset):
             batches[column] = fit_shape(batch, self.frame.shape).half()
         count = batches["source"].shape[0]
         samples = [{column: batch[n] for column, batch in batches.items()} for n in range(count)]
-        if self.frame.axis is None:
+        if self.frame.across(lattice.dims) is None:
             return samples
         return [s for s in samples if all(float((image > -0.8).float().mean()) >= foreground for image in s.values())]
 
@@ -131,8 +137,13 @@ def read_image(path: str | Path) -> Volume:
     return volume
 
 
-def _single_slice_plane(volume: Volume) -> str | None:
+def _grid_and_channels(row: Pair) -> tuple[Grid, int]:
+    volume = read(row.path("source"))
+    return volume.grid, volume.tensor.shape[1]
+
+
+def _single_slice_plane(grid: Grid) -> str | None:
     """Plane of a 3D file that holds one slice."""
-    if volume.dims != 3 or 1 not in volume.grid.shape:
+    if grid.dims != 3 or 1 not in grid.shape:
         return None
-    return PLANES[volume.grid.canonical().shape.index(1)]
+    return PLANES[grid.canonical().shape.index(1)]

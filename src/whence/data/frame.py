@@ -33,7 +33,7 @@ class Intensity:
 
     @classmethod
     def of_tensor(cls, tensor: torch.Tensor) -> Intensity:
-        """The same for each image of a batch (B, C, *spatial) by itself."""
+        """The same for each channel of each image of a batch (B, C, *spatial) by itself."""
         return cls(*robust_range(tensor))
 
     def normalise(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -41,16 +41,20 @@ class Intensity:
         return ((tensor - self.low) / (self.high - self.low) * 2 - 1).clamp(-1, 1)
 
     def restore(self, tensor: torch.Tensor) -> torch.Tensor:
-        """From [-1, 1] to the image's own scale."""
-        return (tensor + 1) / 2 * (self.high - self.low) + self.low
+        """From [-1, 1] to the image's own scale; to its channels' mean scale where the channels are others."""
+        low, high = self.low, self.high
+        if tensor.shape[1] != low.shape[1]:
+            low, high = low.mean(dim=1, keepdim=True), high.mean(dim=1, keepdim=True)
+        return (tensor + 1) / 2 * (high - low) + low
 
 
 @dataclass(frozen=True)
 class Frame:
     """What a run's networks see: dimensions, slice plane, spacing, shape and channels.
 
-    ``plane`` names the slices a 2D model takes from volumes, None where its images are 2D files.
-    ``spacing`` (mm) and ``shape`` are those of the network's lattice, in canonical (R, A, S) axis order.
+    ``plane`` names the slices a 2D model takes from volumes, None for a 3D model; 2D files count as axial,
+    as they lie in the plane (R, A). ``spacing`` (mm) and ``shape`` are those of the network's lattice, in
+    canonical (R, A, S) axis order.
     """
 
     dims: int
@@ -63,6 +67,8 @@ class Frame:
     def __post_init__(self) -> None:
         if self.plane is not None and self.plane not in PLANES:
             raise InputError(f"unknown plane {self.plane!r}; expected one of {', '.join(PLANES)}")
+        if self.dims == 2 and self.plane is None:
+            object.__setattr__(self, "plane", "axial")
         object.__setattr__(self, "spacing", tuple(float(s) for s in self.spacing))
         object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
 
@@ -71,25 +77,18 @@ class Frame:
         plain = asdict(self)
         return {**plain, "spacing": list(self.spacing), "shape": list(self.shape)}
 
-    @property
-    def axis(self) -> int | None:
-        """World axis across the slices: 0 R, 1 A, 2 S; None where images have the model's dimensions."""
-        return None if self.plane is None else PLANES.index(self.plane)
+    def across(self, dims: int) -> int | None:
+        """World axis across the slices of an image of ``dims`` dimensions (0 R, 1 A, 2 S), None if it is no stack."""
+        return None if dims == self.dims or self.plane is None else PLANES.index(self.plane)
 
     def lattice(self, grid: Grid, name: str = "image") -> Grid:
         """Grid on which the network sees an image: canonical axes, this frame's spacing, the same view.
 
         Spacings within 1 % keep the image's own voxels, so that nothing is interpolated.
         """
-        axis = self.axis
-        expected = self.dims if axis is None else 3
-        if grid.dims != expected:
-            if grid.dims == 3 and self.dims == 2:
-                raise InputError(
-                    f"the model was trained on 2D files and cannot tell the slice plane of {name}, which is 3D "
-                    f"({grid}); train with --plane axial, coronal or sagittal"
-                )
-            raise InputError(f"the model expects {expected}D images; {name} is {grid.dims}D ({grid})")
+        if grid.dims < self.dims:
+            raise InputError(f"the model expects {self.dims}D images; {name} is {grid.dims}D ({grid})")
+        axis = self.across(grid.dims)
         canonical = grid.canonical()
         spacing = np.array(canonical.spacing)
         wanted = spacing.copy()
@@ -114,20 +113,20 @@ class Frame:
         return intensity.normalise(batch), intensity
 
     def slices(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Volume (1, C, *3D) of the lattice as a batch of its slices (N, C, *2D); 2D and 3D models: itself."""
-        if self.axis is None:
-            return tensor
-        return tensor.movedim(2 + self.axis, 0)[:, 0]
+        """Volume (1, C, *3D) as a batch of its slices (N, C, *2D); an image of the model's dimensions: itself."""
+        axis = self.across(tensor.ndim - 2)
+        return tensor if axis is None else tensor.movedim(2 + axis, 0)[:, 0]
 
-    def stack(self, batch: torch.Tensor, vectors: bool = False) -> torch.Tensor:
-        """Inverse of ``slices``; in-plane vectors get a zero component across the slices."""
-        if self.axis is None:
+    def stack(self, batch: torch.Tensor, dims: int, vectors: bool = False) -> torch.Tensor:
+        """Inverse of ``slices`` for an image of ``dims``; in-plane vectors get a zero component across the slices."""
+        axis = self.across(dims)
+        if axis is None:
             return batch
         if vectors:
             parts = list(batch.unbind(dim=1))
-            parts.insert(self.axis, torch.zeros_like(parts[0]))
+            parts.insert(axis, torch.zeros_like(parts[0]))
             batch = torch.stack(parts, dim=1)
-        return batch[None].movedim(1, 2 + self.axis)
+        return batch[None].movedim(1, 2 + axis)
 
 
 def fit_shape(tensor: torch.Tensor, shape: Sequence[int], value: float = -1.0) -> torch.Tensor:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 
 from whence.errors import InputError
 
+LABEL_NAMES = "label_names.yaml"
 REQUIRED = ("id", "source", "split")
 FILES = (
     "source",
@@ -18,6 +21,7 @@ FILES = (
     "registered",
     "source_mask",
     "target_mask",
+    "target_cavity",
     "source_brain",
     "target_brain",
     "source_labels",
@@ -28,6 +32,9 @@ FILES = (
     "inverse",
 )
 COLUMNS = (*dict.fromkeys((*REQUIRED, *FILES)),)
+# Names, even where they look like numbers.
+TEXT = ("patient",)
+NUMBER = re.compile(r"[+-]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
 @dataclass(frozen=True)
@@ -67,6 +74,14 @@ class PairsTable:
             raise InputError(f"{self.path} has no rows of split {' or '.join(names)}; it has {', '.join(found)}")
         return PairsTable(self.path, rows)
 
+    @property
+    def label_names(self) -> dict[str, str]:
+        """Names of the labels by their number, from ``label_names.yaml`` beside the table; empty without one."""
+        from whence.io import load_yaml
+
+        path = self.path.parent / LABEL_NAMES
+        return {str(label): str(name) for label, name in load_yaml(path).items()} if path.is_file() else {}
+
     def has(self, column: str) -> bool:
         """Whether every row names a file in this column."""
         return all(column in row.files for row in self.rows)
@@ -75,8 +90,10 @@ class PairsTable:
 def read_pairs(path: str | Path, columns: Sequence[str] = ("source", "target")) -> PairsTable:
     """Read and check a pairs.csv: required columns present, ids unique, every file there.
 
-    ``columns`` are the file columns that every row must fill. Further columns are conditions; one that
-    is nearly a known name is taken for a slip of the pen. Raises InputError naming row and column.
+    ``columns`` are the file columns that every row must fill. Further columns are conditions: numbers
+    where every filled cell of the column is one, finite and without a leading zero, else text, as
+    ``patient`` always is. A name that is nearly a known one is taken for a slip of the pen.
+    Raises InputError naming row and column.
     """
     import pandas as pd
 
@@ -88,14 +105,17 @@ def read_pairs(path: str | Path, columns: Sequence[str] = ("source", "target")) 
             # Without the index rule a line with a field too many would shift all others.
             warnings.simplefilter("error", pd.errors.ParserWarning)
             table = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False).fillna("")
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, pd.errors.ParserWarning, UnicodeDecodeError) as error:
+    except pd.errors.ParserWarning as error:
+        raise InputError(f"{path} is not a readable csv table: lines have more fields than its header") from error
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not a readable csv table: {' '.join(str(error).split())}") from error
     _check_columns(path, list(table.columns), columns)
     if table.empty:
         raise InputError(f"{path} has no rows")
+    kinds = {str(name): _kind(str(name), table[name]) for name in table.columns if name not in COLUMNS}
     rows = []
     for number, record in enumerate(table.to_dict("records"), start=2):
-        row = _row(path, number, {str(name): value for name, value in record.items()})
+        row = _row(path, number, {str(name): value for name, value in record.items()}, kinds)
         for column in columns:
             if column not in row.files:
                 raise InputError(f"{path} line {number}: column {column!r} is empty; expected a file")
@@ -125,7 +145,7 @@ def write_pairs(path: str | Path, records: Sequence[dict[str, Any]]) -> Path:
                 row[column] = file.relative_to(base).as_posix() if file.is_relative_to(base) else file.as_posix()
         rows.append(row)
     with replacing(path) as temporary:
-        pd.DataFrame(rows).to_csv(temporary, index=False)
+        pd.DataFrame(rows).to_csv(temporary, index=False, lineterminator="\n")
     return path
 
 
@@ -142,7 +162,7 @@ def _check_columns(path: Path, found: list[str], wanted: Sequence[str]) -> None:
             raise InputError(f"{path} has an unknown column {name!r}; did you mean {close[0]!r}?")
 
 
-def _row(path: Path, number: int, record: dict[str, str]) -> Pair:
+def _row(path: Path, number: int, record: dict[str, str], kinds: Mapping[str, type]) -> Pair:
     files: dict[str, Path] = {}
     for column in FILES:
         value = record.get(column, "").strip()
@@ -152,7 +172,7 @@ def _row(path: Path, number: int, record: dict[str, str]) -> Pair:
         if not file.exists():
             raise InputError(f"{path} line {number}: {column} names {value!r}, which does not exist")
         files[column] = file
-    conditions = {name: _condition(value) for name, value in record.items() if name not in COLUMNS and value != ""}
+    conditions = {name: kind(record[name].strip()) for name, kind in kinds.items() if record[name].strip()}
     name, split = record["id"].strip(), record["split"].strip()
     # Ids become folder names.
     if not name or name.startswith(".") or set(name) & set("/\\\0"):
@@ -160,8 +180,9 @@ def _row(path: Path, number: int, record: dict[str, str]) -> Pair:
     return Pair(name, split, files, conditions)
 
 
-def _condition(value: str) -> float | str:
-    try:
-        return float(value)
-    except ValueError:
-        return value
+def _kind(name: str, cells: Iterable[str]) -> type:
+    """What a condition's column holds: float or str."""
+    if name in TEXT:
+        return str
+    filled = [cell for cell in map(str.strip, cells) if cell]
+    return float if all(NUMBER.fullmatch(cell) and math.isfinite(float(cell)) for cell in filled) else str

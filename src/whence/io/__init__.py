@@ -5,9 +5,9 @@ World coordinates are RAS mm in memory whatever the file says; files hold what t
 """
 
 from whence.io.atomic import replacing, staged_folder
-from whence.io.images import read, read_labels, read_mask, require_contrast, write, write_labels
+from whence.io.images import read, read_labels, write, write_labels
 from whence.io.points import Points, read_points, write_points
-from whence.io.transforms import read_displacement, read_transform, write_displacement
+from whence.io.transforms import read_affine, read_displacement, read_transform, write_displacement
 from whence.io.weights import load_json, load_weights, load_yaml, save_json, save_weights, save_yaml
 
 __all__ = [
@@ -16,13 +16,12 @@ __all__ = [
     "load_weights",
     "load_yaml",
     "read",
+    "read_affine",
     "read_displacement",
     "read_labels",
-    "read_mask",
     "read_points",
     "read_transform",
     "replacing",
-    "require_contrast",
     "save_json",
     "save_weights",
     "save_yaml",

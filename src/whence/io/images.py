@@ -62,12 +62,6 @@ def read_labels(path: str | Path) -> Volume:
     return Volume(torch.from_numpy(kept)[None], raw.grid)
 
 
-def read_mask(path: str | Path) -> Volume:
-    """A mask as bool (1, C, *spatial): every voxel that is not zero."""
-    volume = read(path)
-    return volume.with_tensor(volume.tensor != 0)
-
-
 def write(volume: Volume, path: str | Path) -> None:
     """Write one image in the format of the extension: .nii, .nii.gz, .nrrd, .mha, .png or .jpg.
 
@@ -107,14 +101,6 @@ def write_labels(volume: Volume, path: str | Path) -> None:
             write(volume.with_tensor(tensor.to(kind)), path)
             return
     write(volume.with_tensor(tensor.to(torch.int64)), path)
-
-
-def require_contrast(volume: Volume, path: str | Path) -> Volume:
-    """The volume itself, or InputError where all its voxels are one value."""
-    low, high = float(volume.tensor.min()), float(volume.tensor.max())
-    if low == high:
-        raise InputError(f"{path}: every voxel is {low:g}; expected an image with contrast")
-    return volume
 
 
 def _load(path: Path) -> nifti.Raw:

@@ -77,11 +77,7 @@ def read_transform(path: str | Path, grid: Grid | None = None) -> Displacement:
     import SimpleITK as sitk  # noqa: N813
 
     path = Path(path)
-    _require_file(path)
-    try:
-        transform = sitk.ReadTransform(str(path))
-    except RuntimeError as error:
-        raise InputError(f"{path}: not a readable ITK transform ({itk.brief(error)})") from error
+    transform = _load(path)
     dims = transform.GetDimension()
     if grid is not None and grid.dims != dims:
         raise InputError(f"{path}: expected a {grid.dims}D transform for the grid {grid.shape}; got a {dims}D one")
@@ -104,6 +100,29 @@ def read_transform(path: str | Path, grid: Grid | None = None) -> Displacement:
     sampler.SetOutputDirection(reference.GetDirection())
     raw = itk.from_itk(sampler.Execute(transform), path)
     return _from_lps(nifti.Raw(raw.array, grid), path)
+
+
+def read_affine(path: str | Path) -> np.ndarray | None:
+    """RAS matrix (D+1, D+1) in mm, output point to source point, of a linear ITK transform file.
+
+    None for a file that holds anything else: a field, a B-spline, a composite with one of them.
+    Raises InputError for a transform file that is missing or unreadable.
+    """
+    path = Path(path)
+    if extension(path) not in TRANSFORMS:
+        return None
+    transform = _load(path)
+    return _matrix(transform, transform.GetDimension()) if transform.IsLinear() else None
+
+
+def _load(path: Path) -> Any:
+    import SimpleITK as sitk  # noqa: N813
+
+    _require_file(path)
+    try:
+        return sitk.ReadTransform(str(path))
+    except RuntimeError as error:
+        raise InputError(f"{path}: not a readable ITK transform ({itk.brief(error)})") from error
 
 
 def _from_lps(raw: nifti.Raw, path: Path) -> Displacement:

@@ -82,9 +82,14 @@ SIMILARITIES: dict[str, Similarity] = {"ncc": ncc, "nmi": nmi, "mi": mi, "mind":
 
 
 def make_similarity(name: str, **options: int) -> Similarity:
-    """Dissimilarity by name with its options set. Raises ValueError for an unknown name."""
+    """Dissimilarity by name with its options set. Raises ValueError for an unknown name or an option out of range."""
     if name not in SIMILARITIES:
         raise ValueError(f"unknown similarity {name!r}; expected one of {', '.join(SIMILARITIES)}")
+    window, bins = options.get("window", 3), options.get("bins", 5)
+    if window % 2 == 0 or window < 3:
+        raise ValueError(f"the window of {name} is odd and at least 3 voxels; got {window}")
+    if bins < 5:
+        raise ValueError(f"{name} needs at least 5 bins; got {bins}")
     return partial(SIMILARITIES[name], **options) if options else SIMILARITIES[name]
 
 

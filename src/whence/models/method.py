@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -13,12 +14,16 @@ from torch import nn
 class Prediction(NamedTuple):
     """Result of a batch: image (B, C, *spatial) in [-1, 1], displacement and inverse (B, D, *spatial).
 
-    Fields are in voxels of the batch's lattice; None for a method that has none of its own.
+    Fields are in voxels of the batch's lattice; None for a method that has none of its own (an inverse
+    alone may be missing: it is then computed). ``novelty`` (B, 1, *spatial) in 0..1 replaces the usual
+    measure; ``extras`` are further images (B, C, *spatial) by name, which the trace carries along.
     """
 
     image: torch.Tensor
-    displacement: torch.Tensor | None
-    inverse: torch.Tensor | None
+    displacement: torch.Tensor | None = None
+    inverse: torch.Tensor | None = None
+    novelty: torch.Tensor | None = None
+    extras: Mapping[str, torch.Tensor] = MappingProxyType({})
 
 
 class Method(nn.Module):
@@ -44,8 +49,9 @@ class Method(nn.Module):
         optimizers: Sequence[torch.optim.Optimizer],
         backward: Callable[[torch.Tensor], None],
         generator: torch.Generator,
+        step: int = 0,
     ) -> dict[str, torch.Tensor]:
-        """One update of every optimiser; returns named scalars, ``loss`` among them.
+        """Update number ``step`` of every optimiser; returns named scalars, ``loss`` among them.
 
         ``batch`` holds ``source`` and ``target`` (B, C, *spatial) in [-1, 1], ``registered`` where the
         table has it. All randomness comes from ``generator``.
@@ -56,8 +62,8 @@ class Method(nn.Module):
         """Named scalars of a held-out batch, lower is better."""
         raise NotImplementedError
 
-    def infer(self, source: torch.Tensor, generator: torch.Generator | None = None) -> Prediction:
-        """Prediction of a batch of sources (B, C, *spatial) in [-1, 1]."""
+    def infer(self, batch: dict[str, torch.Tensor], generator: torch.Generator) -> Prediction:
+        """Prediction of a batch that holds ``source`` (B, C, *spatial) in [-1, 1]."""
         raise NotImplementedError
 
 

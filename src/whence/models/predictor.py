@@ -7,9 +7,11 @@ from typing import Any
 
 import torch
 
+from whence import kernels
 from whence.data.frame import Frame, fit_shape, unfit_shape, up_to_multiple
 from whence.errors import InputError
-from whence.field import Displacement, resample
+from whence.field import Displacement, invert, resample
+from whence.metrics.novelty import unexplained
 from whence.models.method import Method, Prediction
 from whence.registration import register_diffeomorphic
 from whence.space import Grid, Volume
@@ -30,45 +32,61 @@ class Predictor:
         """Trace of a source image (1, C, *spatial), on the source's own grid and intensity scale.
 
         A 2D method trained on slices takes a volume slice by slice. A method that has no field of its
-        own gets one by registering source and prediction; the trace then says ``recovered``.
+        own gets one by registering source and prediction; the trace then says ``recovered``. Without a
+        ``generator`` sampling methods draw from seed 0.
         Raises InputError where dimensions or channels are not the model's; ``name`` is the image's in it.
         """
-        if source.tensor.shape[:2] != (1, self.frame.source_channels):
+        count, channels = source.tensor.shape[:2]
+        if count != 1 or channels != self.frame.source_channels:
             raise InputError(
-                f"the model expects one image of {self.frame.source_channels} channel(s); "
-                f"{name} is {source.tensor.shape[0]} of {source.tensor.shape[1]}"
+                f"the model expects one image with {self.frame.source_channels} channel(s); "
+                f"{name} holds {count} with {channels}"
             )
         lattice = self.frame.lattice(source.grid, name)
         inputs, intensity = self.frame.enter(source, lattice)
-        result = self._infer(inputs, generator)
-        image = Volume(self.frame.stack(intensity.restore(result.image)), lattice)
-        image = resample(image, source.grid)
-        common = {"method": self.method.name, **info}
-        if result.displacement is None or result.inverse is None:
+        result = self._infer(inputs, generator or torch.Generator().manual_seed(0))
+        image = self._volume(intensity.restore(result.image), lattice, source.grid)
+        extras = {key: self._volume(value, lattice, source.grid) for key, value in result.extras.items()}
+        common: dict[str, Any] = {"method": self.method.name, "extras": extras, **info}
+        if result.displacement is None:
+            novelty = None if result.novelty is None else self._volume(result.novelty, lattice, source.grid)
             forward, backward = register_diffeomorphic(image, source)
-            return Trace.build(source, image, forward, backward, kind="recovered", **common)
+            return Trace.build(source, image, forward, backward, kind="recovered", novelty=novelty, **common)
         forward = self._field(result.displacement, lattice, source.grid)
-        backward = self._field(result.inverse, lattice, source.grid)
-        return Trace.build(source, image, forward, backward, **common)
+        backward = invert(forward) if result.inverse is None else self._field(result.inverse, lattice, source.grid)
+        novelty = result.novelty
+        if novelty is None:
+            # On the network's lattice both are equally fine; on a finer one the prediction's blur would look new.
+            novelty = unexplained(result.image, kernels.warp(inputs, result.displacement))
+        found = self._volume(novelty, lattice, source.grid)
+        return Trace.build(source, image, forward, backward, novelty=found, **common)
 
-    def _infer(self, inputs: torch.Tensor, generator: torch.Generator | None) -> Prediction:
+    def _infer(self, inputs: torch.Tensor, generator: torch.Generator) -> Prediction:
         shape = tuple(inputs.shape[2:])
         padded = fit_shape(inputs, up_to_multiple(shape, self.method.multiple))
         device = next(self.method.parameters()).device
-        parts = []
         self.method.eval()
         with torch.no_grad():
-            for chunk in padded.split(self.batch):
-                part = self.method.infer(chunk.to(device), generator)
-                parts.append(Prediction(*(None if value is None else value.float().cpu() for value in part)))
-        joined = []
-        for values in zip(*parts, strict=True):
-            kept = [value for value in values if value is not None]
-            joined.append(unfit_shape(torch.cat(kept), shape).clone() if kept else None)
-        image, displacement, inverse = joined
+            parts = [self.method.infer({"source": chunk.to(device)}, generator) for chunk in padded.split(self.batch)]
+
+        def whole(values: list[torch.Tensor | None]) -> torch.Tensor | None:
+            kept = [value.detach().float().cpu() for value in values if value is not None]
+            return unfit_shape(torch.cat(kept), shape).clone() if kept else None
+
+        image = whole([part.image for part in parts])
         if image is None:
             raise ValueError(f"method {self.method.name!r} returned no image")
-        return Prediction(image, displacement, inverse)
+        extras = {key: whole([part.extras[key] for part in parts]) for key in parts[0].extras}
+        return Prediction(
+            image,
+            whole([part.displacement for part in parts]),
+            whole([part.inverse for part in parts]),
+            whole([part.novelty for part in parts]),
+            {key: value for key, value in extras.items() if value is not None},
+        )
 
-    def _field(self, tensor: torch.Tensor, lattice: Grid, grid: Grid) -> Displacement:
-        return Displacement(self.frame.stack(tensor, vectors=True), lattice).resampled(grid)
+    def _volume(self, batch: torch.Tensor, lattice: Grid, grid: Grid) -> Volume:
+        return resample(Volume(self.frame.stack(batch, lattice.dims), lattice), grid)
+
+    def _field(self, batch: torch.Tensor, lattice: Grid, grid: Grid) -> Displacement:
+        return Displacement(self.frame.stack(batch, lattice.dims, vectors=True), lattice).resampled(grid)

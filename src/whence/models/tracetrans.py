@@ -25,6 +25,18 @@ from whence.models.method import Method, Prediction, frozen
 from whence.nets import Decoder, Encoder, VelocityHead, patch_discriminator
 from whence.nets.pyramid import CONV
 
+_RANGES = (
+    ("alpha", 0, 1),
+    ("gamma", 0, 1e6),
+    ("squarings", 0, 16),
+    ("smoothness", 0, 1e6),
+    ("adversarial", 0, 1e6),
+    ("deform_l1", 0, 1e6),
+    ("discriminator_filters", 1, 4096),
+    ("discriminator_layers", 1, 8),
+    ("beta1", 0, 0.9999),
+)
+
 
 @dataclass(frozen=True)
 class TraceTransConfig:
@@ -44,6 +56,8 @@ class TraceTransConfig:
         cross_to: which stream L_cross trains: both as published, or the translation alone, which then
             follows the deformation without holding it back.
         cross_bins: histogram bins of L_cross.
+        compared_channel: the source's channel that is compared with the target where their numbers of
+            channels differ.
         deform_l1: weight of an L1 term in the deformation stream.
         adversarial: weight of both adversarial terms; 0 trains no discriminator.
         smoothness: weight of the velocity's gradient energy.
@@ -65,6 +79,7 @@ class TraceTransConfig:
     similarity_window: int = 9
     cross_to: Literal["both", "translation"] = "both"
     cross_bins: int = 32
+    compared_channel: int = 0
     deform_l1: float = 0.0
     adversarial: float = 0.01
     smoothness: float = 1.0
@@ -76,8 +91,11 @@ class TraceTransConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "features", tuple(self.features))
-        if not 0 <= self.alpha <= 1:
-            raise ValueError(f"alpha is a share between 0 and 1; got {self.alpha}")
+        for name, least, most in _RANGES:
+            if not least <= getattr(self, name) <= most:
+                raise ValueError(f"{name} must lie between {least:g} and {most:g}; got {getattr(self, name)}")
+        if not self.features or min(self.features) < 1:
+            raise ValueError(f"features are channel counts from full resolution down; got {list(self.features)}")
         if self.velocity_scale not in [2**level for level in range(len(self.features))]:
             raise ValueError(
                 f"velocity_scale is a power of two below 2^{len(self.features)}; got {self.velocity_scale}"
@@ -92,7 +110,10 @@ class TraceTrans(Method):
 
     def __init__(self, config: TraceTransConfig, dims: int, source_channels: int, target_channels: int) -> None:
         super().__init__()
+        if config.compared_channel >= source_channels:
+            raise ValueError(f"compared_channel {config.compared_channel} of a source of {source_channels} channels")
         self.config = config
+        self.target_channels = target_channels
         self.encoder = Encoder(dims, source_channels, config.features)
         self.translation = nn.Sequential(
             Decoder(dims, config.features),
@@ -111,7 +132,7 @@ class TraceTrans(Method):
             options = (config.discriminator_filters, config.discriminator_layers)
             self.judge_translation = patch_discriminator(dims, pair, *options)
             if self.deforms:
-                self.judge_warp = patch_discriminator(dims, 2 * source_channels, *options)
+                self.judge_warp = patch_discriminator(dims, pair, *options)
         extra = {"ncc": {"window": config.similarity_window}, "nmi": {"bins": config.similarity_bins}}
         self.align = make_similarity(config.similarity, **extra.get(config.similarity, {}))
         self.cross = make_similarity("nmi", bins=config.cross_bins)
@@ -124,11 +145,22 @@ class TraceTrans(Method):
             velocity = self.velocity(self.deformation(features), source.shape[2:])
         return self.translation(features), velocity
 
+    def warped(self, source: torch.Tensor, velocity: torch.Tensor) -> torch.Tensor:
+        """Source carried by exp(velocity), with as many channels as the target, (B, C, *spatial)."""
+        return self.shown(kernels.warp(source, kernels.exp(velocity, self.config.squarings)))
+
+    def shown(self, source: torch.Tensor) -> torch.Tensor:
+        """What of a source is compared with the target: itself, or its chosen channel for each of the target's."""
+        if source.shape[1] == self.target_channels:
+            return source
+        channel = self.config.compared_channel
+        return source[:, channel : channel + 1].expand(-1, self.target_channels, *source.shape[2:])
+
     @torch.no_grad()
-    def infer(self, source: torch.Tensor, generator: torch.Generator | None = None) -> Prediction:
-        image, velocity = self.streams(source)
+    def infer(self, batch: dict[str, torch.Tensor], generator: torch.Generator) -> Prediction:
+        image, velocity = self.streams(batch["source"])
         if velocity is None:
-            return Prediction(image, None, None)
+            return Prediction(image)
         steps = self.config.squarings
         return Prediction(image, kernels.exp(velocity, steps), kernels.exp(-velocity, steps))
 
@@ -148,12 +180,13 @@ class TraceTrans(Method):
         optimizers: Sequence[torch.optim.Optimizer],
         backward: Callable[[torch.Tensor], None],
         generator: torch.Generator,
+        step: int = 0,
     ) -> dict[str, torch.Tensor]:
         source, target = batch["source"], batch["target"]
         # The published script shows the warp's discriminator the registered source where there is one.
-        real_warp = batch.get("registered", target)
+        real_warp = self.shown(batch["registered"]) if "registered" in batch else target
         image, velocity = self.streams(source)
-        warped = None if velocity is None else kernels.warp(source, kernels.exp(velocity, self.config.squarings))
+        warped = None if velocity is None else self.warped(source, velocity)
         judges = [self.judge_translation] if self.adversarial else []
         if self.adversarial and warped is not None:
             judges.append(self.judge_warp)
@@ -181,8 +214,7 @@ class TraceTrans(Method):
         image, velocity = self.streams(batch["source"])
         report = {"l1": (image - batch["target"]).abs().mean()}
         if velocity is not None:
-            warped = kernels.warp(batch["source"], kernels.exp(velocity, self.config.squarings))
-            report["align"] = self.align(warped, batch["target"])
+            report["align"] = self.align(self.warped(batch["source"], velocity), batch["target"])
         return report
 
     def _generator_terms(

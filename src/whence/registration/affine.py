@@ -76,6 +76,8 @@ def _smoothed(volume: Volume, spacing: float) -> Volume:
 def _centre_of_intensity(volume: Volume) -> np.ndarray:
     weights = (volume.numpy() + 1) / 2
     total = weights.sum()
+    if not total > 0:
+        return volume.grid.centre
     places = [
         float((np.arange(n) * weights.sum(axis=_others(a, volume.dims))).sum() / total)
         for a, n in enumerate(volume.grid.shape)

@@ -26,13 +26,18 @@ class Findings:
 def find_cases(folder: str | Path) -> Findings:
     """Traces of a folder, itself one or holding some at a depth of at most two.
 
+    Where its summary lists ``cases``, as an evaluation's does, these alone, in the summary's order.
     Raises InputError where there is no folder, no trace, or a table that cannot be read.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"expected a trace folder, or a folder that holds some; got {folder}, which is no folder")
+    summary = _summary(folder / "summary.json")
     if (folder / "trace.json").is_file():
         found = {folder.resolve().name: folder}
+    elif "cases" in summary:
+        listed = {name: folder / "cases" / name for name in summary["cases"]}
+        found = {name: case for name, case in listed.items() if (case / "trace.json").is_file()}
     else:
         patterns = ["/".join(["*"] * depth) + "/trace.json" for depth in range(1, DEPTH + 1)]
         files = sorted(f for pattern in patterns for f in folder.glob(pattern))
@@ -43,7 +48,7 @@ def find_cases(folder: str | Path) -> Findings:
             found[name if name not in found else str(file.parent.relative_to(folder))] = file.parent
     if not found:
         raise InputError(f"found no trace.json in {folder} nor {DEPTH} folders below; expected a trace folder")
-    return Findings(found, _rows(folder / "metrics.csv"), _summary(folder / "summary.json"))
+    return Findings(found, _rows(folder / "metrics.csv"), summary)
 
 
 def _rows(path: Path) -> dict[str, dict[str, Any]]:
@@ -63,6 +68,9 @@ def _summary(path: Path) -> dict[str, Any]:
     metrics = summary.get("metrics", []) if isinstance(summary, dict) else None
     if not isinstance(metrics, list) or not all(isinstance(m, dict) and "name" in m for m in metrics):
         raise InputError(f"expected a table of named 'metrics' in {path}; got {type(metrics).__name__}")
+    cases = summary.get("cases", [])
+    if not isinstance(cases, list) or not all(isinstance(name, str) for name in cases):
+        raise InputError(f"expected a list of ids as 'cases' in {path}; got {cases!r}")
     return finite(summary)
 
 

@@ -111,21 +111,6 @@ class Grid:
         affine[: self.dims, self.dims] = self.to_world(np.asarray(start, dtype=np.float64))
         return Grid(tuple(shape), affine)
 
-    def axis_towards(self, world_axis: int) -> int:
-        """The array axis that runs most along a world axis (0 R, 1 A, 2 S)."""
-        permutation, _ = self._nearest_axes()
-        return permutation[world_axis]
-
-    def plane(self, axis: int) -> Grid:
-        """In-plane 2D grid of a slice of a 3D grid across an array axis: own frame, spacing kept."""
-        if self.dims != 3:
-            raise ValueError(f"only a 3D grid has planes; got shape {self.shape}")
-        keep = [a for a in range(3) if a != axis]
-        return Grid.regular(
-            (self.shape[keep[0]], self.shape[keep[1]]),
-            (float(self.spacing[keep[0]]), float(self.spacing[keep[1]])),
-        )
-
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Grid) and self.shape == other.shape and np.array_equal(self.affine, other.affine)
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from lightning.pytorch.callbacks import Callback
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Column
 
 from whence.io import replacing
 
@@ -18,11 +19,11 @@ def progress_bar(transient: bool = False) -> Progress:
     """The bar every long command shows: what, how far, how long yet, and a note."""
     return Progress(
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=16),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
         transient=transient,
     )
 
@@ -82,7 +83,7 @@ class Watch(Callback):
     def _rows(self) -> list[dict[str, str]]:
         if not self.path.is_file():
             return []
-        with self.path.open(newline="") as file:
+        with self.path.open(newline="", encoding="utf-8") as file:
             return list(csv.DictReader(file))
 
     def _keep_rows_before(self, step: int) -> None:
@@ -97,7 +98,7 @@ class Watch(Callback):
             self.path.unlink(missing_ok=True)
             return
         names = list(dict.fromkeys(name for row in rows for name in row))
-        with replacing(self.path) as temporary, Path(temporary).open("w", newline="") as file:
+        with replacing(self.path) as temporary, Path(temporary).open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, names, restval="")
             writer.writeheader()
             writer.writerows(rows)

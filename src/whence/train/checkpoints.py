@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -69,16 +68,14 @@ def _content(path: Path) -> dict[str, Any] | None:
     """What a checkpoint holds; None where the file is damaged."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+    except Exception as error:  # a damaged file fails in as many ways as it has bytes
         with path.open("rb") as file:
             start = file.read(4)
         # A zip file or a pickle that can be followed, only to something other than data.
-        if start == b"PK\x03\x04" or start[:1] == b"\x80":
+        if type(error).__name__ == "UnpicklingError" and (start == b"PK\x03\x04" or start[:1] == b"\x80"):
             raise InputError(
                 f"{path} holds more than tensors and plain values and was not loaded; expected a checkpoint of this run"
             ) from error
-        return None
-    except Exception:  # a damaged file fails in as many ways as it has bytes
         return None
 
 

@@ -10,12 +10,14 @@ from whence.data.readers import reader
 from whence.train.callbacks import progress_bar
 
 
-def write_phantom_with_bar(kind: str, n: int, size: int, out: Path, dims: int = 2, seed: int = 0) -> Path:
+def write_phantom_with_bar(
+    kind: str, n: int, size: int, out: Path, dims: int = 2, seed: int = 0, jobs: int = 1
+) -> Path:
     """Write a phantom under a progress bar; returns its pairs.csv."""
     with progress_bar() as bar:
         task = bar.add_task(f"phantom {kind}", total=n, note="")
         return write_phantom(
-            kind, n, size, out, dims, seed, progress=lambda done, total: bar.update(task, completed=done)
+            kind, n, size, out, dims, seed, jobs, progress=lambda done, total: bar.update(task, completed=done)
         )
 
 

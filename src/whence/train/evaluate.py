@@ -2,57 +2,86 @@
 
 from __future__ import annotations
 
+import shutil
+import zlib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from whence.data.dataset import read_image
 from whence.data.frame import Intensity
-from whence.data.pairs import Pair, read_pairs
+from whence.data.pairs import Pair, PairsTable, read_pairs
 from whence.io import read_labels, replacing, save_json
 from whence.models.predictor import Predictor
 from whence.trace import Trace
 from whence.train.callbacks import progress_bar
 from whence.train.run import load
-from whence.train.score import Truth, nothing, score, summarise
+from whence.train.score import OF_THE_TRACE, Truth, nothing, score, summarise
 
 
 def evaluate(
-    run: str | Path, data: str | Path, out: str | Path, split: str = "test", cases: int = 6
+    run: str | Path,
+    data: str | Path,
+    out: str | Path,
+    split: str = "test",
+    cases: int = 6,
+    seed: int = 0,
+    device: str = "cpu",
 ) -> list[dict[str, Any]]:
     """Predict every pair of a split and compare with the truth; returns the summary of every figure.
 
     Writes ``metrics.csv`` (a row a case, ``nothing_`` columns for the source itself), ``summary.json``
-    and the trace folders of the first ``cases`` pairs, with the true image beside each prediction.
+    and the trace folders of the first ``cases`` pairs, with the true image beside each prediction; those
+    that an earlier evaluation left under ``out/cases`` are removed.
     """
     import pandas as pd
 
     out = Path(out)
-    predictor = load(run)
+    predictor = load(run, device)
     table = read_pairs(data).split(split)
-    rows, absent = [], []
+    rows, absent, kept = [], [], []
     with progress_bar() as bar:
         task = bar.add_task("evaluating", total=len(table), note="")
         for row in table:
-            trace = predict_row(predictor, row)
+            trace = predict_row(predictor, row, table, seed)
             truth = Truth.of(row, trace.image)
             rows.append({"id": row.id, **score(trace, truth)})
-            absent.append(score(nothing(trace), truth))
+            beside = score(nothing(trace), truth)
+            absent.append({name: value for name, value in beside.items() if name not in OF_THE_TRACE})
             if len(rows) <= cases:
                 beside_truth(trace, truth, row).save(out / "cases" / row.id)
+                kept.append(row.id)
             bar.advance(task)
     summary = summarise(rows, absent)
     with replacing(out / "metrics.csv") as temporary:
         columns = pd.DataFrame(rows).join(pd.DataFrame(absent).add_prefix("nothing_"))
         columns.to_csv(temporary, index=False)
-    content = {"method": predictor.method.name, "split": split, "n": len(rows), "metrics": summary}
+    content = {"method": predictor.method.name, "split": split, "n": len(rows), "cases": kept, "metrics": summary}
     save_json(content, out / "summary.json")
+    _remove_others(out / "cases", kept)
     return summary
 
 
-def predict_row(predictor: Predictor, row: Pair) -> Trace:
-    """Trace of a row's source, under the row's id."""
+def _remove_others(folder: Path, kept: Collection[str]) -> None:
+    """Remove the trace folders below ``folder`` but those kept; what is no trace folder stays."""
+    for description in folder.glob("*/trace.json"):
+        case = description.parent
+        if case.name not in kept and not case.is_symlink():
+            shutil.rmtree(case)
+
+
+def row_generator(seed: int, name: str) -> torch.Generator:
+    """Generator of what a method draws for one image, the same whatever other images are predicted with it."""
+    return torch.Generator().manual_seed((seed << 32) + zlib.crc32(name.encode()))
+
+
+def predict_row(predictor: Predictor, row: Pair, table: PairsTable, seed: int = 0) -> Trace:
+    """Trace of a row's source, under the row's id and with the table's names of labels."""
     path = row.path("source")
-    return predictor.predict(read_image(path), name=str(path), id=row.id)
+    known = {"label_names": table.label_names} if table.label_names else {}
+    return predictor.predict(read_image(path), row_generator(seed, row.id), name=str(path), id=row.id, **known)
 
 
 def beside_truth(trace: Trace, truth: Truth, row: Pair) -> Trace:

@@ -5,18 +5,22 @@ from __future__ import annotations
 import logging
 import math
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from whence.data import PairDataset, read_pairs, survey
+from whence.data.frame import up_to_multiple
 from whence.errors import InputError
 from whence.models import find_method
 from whence.train.callbacks import Watch, progress_bar
 from whence.train.checkpoints import LAST, WholeCheckpoints, has_checkpoint, latest_checkpoint
 from whence.train.run import RunConfig, differences, model_path, save_model, write_config
 from whence.train.settings import TrainConfig
+
+LARGEST_LATTICE = 2**30
 
 
 def fit(method: str, data: str | Path, out: str | Path, model: Any = None, train: TrainConfig | None = None) -> Path:
@@ -37,19 +41,33 @@ def fit(method: str, data: str | Path, out: str | Path, model: Any = None, train
         if model_path(out).is_file() or has_checkpoint(out / "checkpoints"):
             raise InputError(f"{out} holds a run of other settings ({'; '.join(changes)}); choose another --out")
         known = None  # it has learnt nothing yet
-    frame = known.frame if known else survey(training_rows, train.dims, train.plane, train.size, train.spacing)
+    frame = (
+        known.frame
+        if known
+        else survey(training_rows, train.dims, train.plane, train.size, train.spacing, train.rescale)
+    )
     config = RunConfig(method, model, train, frame, source)
     if known is not None and model_path(out).is_file():
         return out
-    _make_folder(out)
     if train.threads:
         torch.set_num_threads(train.threads)
-    net = config.build()
+    try:
+        net = config.build()
+    except ValueError as error:
+        raise InputError(f"{method} cannot be built for {data}: {error}") from error
     if min(frame.shape) < net.multiple:
         raise InputError(
             f"{method} with these options needs images of at least {net.multiple} voxels a side; "
             f"the training lattice is {'x'.join(map(str, frame.shape))}"
         )
+    frame = replace(frame, shape=up_to_multiple(frame.shape, net.multiple))
+    config = replace(config, frame=frame)
+    if math.prod(frame.shape) > LARGEST_LATTICE:
+        raise InputError(
+            f"a training lattice of {'x'.join(map(str, frame.shape))} voxels exceeds any memory; "
+            f"expected a --spacing above {min(frame.spacing):g} mm, or a --size"
+        )
+    _make_folder(out)
     trainer = _trainer(config, out)
     with progress_bar(transient=True) as bar:
         task = bar.add_task("reading images", total=None, note="")

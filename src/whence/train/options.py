@@ -12,6 +12,8 @@ from whence.recipes import recipe, recipe_names
 from whence.train.parser import Parser
 from whence.train.settings import TrainConfig
 
+OWN = ("config", "data", "out")
+
 
 class FitParser(Parser):
     """Parser of a method's options, which gives them back as the two dataclasses they belong to."""
@@ -27,7 +29,14 @@ class FitParser(Parser):
 
 
 def fit_parser(method: type[Method]) -> FitParser:
-    """Parser of ``whence fit METHOD``."""
+    """Parser of ``whence fit METHOD``. Raises InputError for a method with an option that training has already."""
+    taken = {*OWN, *(field.name for field in fields(TrainConfig))}
+    for field in fields(method.config_class):
+        if field.name in taken:
+            raise InputError(
+                f"method {method.name!r} has an option {field.name!r}, a name that training options hold; "
+                f"expected another name in {method.config_class.__name__}"
+            )
     parser = FitParser(prog=f"whence fit {method.name}", description=method.__doc__)
     parser.method = method
     parser.add_argument("--config", action="config", help=f"YAML file or recipe: {', '.join(recipe_names())}")

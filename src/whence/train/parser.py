@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from difflib import get_close_matches
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser
 
 from whence.errors import InputError
+from whence.io import load_yaml
 
 _KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "Path": "a path", "str": "text"}
 
 
 class Parser(ArgumentParser):
     """Parser that raises InputError instead of printing its usage."""
+
+    def parse_args(self, args: Sequence[str] | None = None, *more: Any, **options: Any) -> Any:  # type: ignore[override]
+        """As jsonargparse does, after a look at the settings files that are named."""
+        words = list(args or [])
+        for word, following in zip(words, [*words[1:], ""], strict=False):
+            name, equals, value = word.partition("=")
+            if name == "--config" and (equals or following):
+                load_yaml(value if equals else following)
+        return super().parse_args(args, *more, **options)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         raise InputError(self._sentence(" ".join(message.split()))) from ex
@@ -25,7 +36,8 @@ class Parser(ArgumentParser):
             return self._unknown((unknown[1] or f"--{unknown[2]}").split("=")[0])
         missing = re.fullmatch(r"the following arguments are required: (.*)", message)
         if missing:
-            return f"missing {missing[1]}; {self.prog} --help explains each"
+            names = ", ".join(self._spelt(name) for name in missing[1].split(", "))
+            return f"missing {names}; {self.prog} --help explains each"
         value = re.search(r"(?:Got|Given) value: (.*)$", message)
         option = re.match(r'Parser key "([^"]+)":', message)
         if option and value:
@@ -33,8 +45,13 @@ class Parser(ArgumentParser):
                 self._kind(kind) for kind in re.findall(r"Expected an? (.*?)(?=\. Got| - Expected| Given)", message)
             ]
             wanted = " or ".join(kind for kind in expected if kind != "nothing") or "another value"
-            return f"--{option[1]} got {value[1]!r}; expected {wanted}"
+            return f"{self._spelt(option[1])} got {value[1]!r}; expected {wanted}"
         return f"{message}; {self.prog} --help explains each option"
+
+    def _spelt(self, name: str) -> str:
+        """An option as it is written on the command line; a positional argument as it is."""
+        found = [action.option_strings for action in self._actions if action.dest == name]
+        return found[0][-1] if found and found[0] else name
 
     def _unknown(self, given: str) -> str:
         if not given.startswith("-"):

@@ -53,7 +53,9 @@ class RunConfig:
                 Frame(**content["frame"]),
                 content["data"],
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except KeyError as error:
+            raise InputError(f"{path} is not the config of a whence run: it has no {error}") from error
+        except (TypeError, ValueError) as error:
             raise InputError(f"{path} is not the config of a whence run: {error}") from error
 
     def build(self) -> Method:
@@ -62,7 +64,9 @@ class RunConfig:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.train.seed)
             try:
-                return find_method(self.method)(self.model, frame.dims, frame.source_channels, frame.target_channels)
+                method = find_method(self.method)(self.model, frame.dims, frame.source_channels, frame.target_channels)
+                method.optimizers()  # which refuse rates out of range
+                return method
             except (ValueError, TypeError, IndexError, ZeroDivisionError, RuntimeError) as error:
                 raise InputError(f"these options make no {self.method} network: {error}") from error
 
@@ -102,6 +106,10 @@ def load(folder: str | Path, device: str = "cpu") -> Predictor:
     Nothing is unpickled.
     """
     folder = Path(folder)
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device {device!r} is not at hand: {str(error).splitlines()[0]}") from error
     if not (folder / "config.yaml").is_file():
         raise InputError(f"expected a run folder with a config.yaml; got {folder}")
     config = RunConfig.from_file(folder / "config.yaml")

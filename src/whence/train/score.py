@@ -45,9 +45,9 @@ class Metric:
 
 METRICS = (
     Metric("ssim", "SSIM in the body", "", "higher"),
-    Metric("ms_ssim", "MS-SSIM", "", "higher"),
+    Metric("ms_ssim", "MS-SSIM in the body's bounding box", "", "higher"),
     Metric("psnr", "PSNR in the body", "dB", "higher"),
-    Metric("nmi", "NMI", "", "higher"),
+    Metric("nmi", "NMI in the body", "", "higher"),
     Metric("mae", "MAE in the body", "of range", "lower"),
     Metric("displacement_error", "Displacement error, brain", "mm", "lower"),
     Metric("displacement_error_near", f"Displacement error within {NEAR_MM:.0f} mm of the lesion", "mm", "lower"),
@@ -68,10 +68,15 @@ OF_THE_TRACE = ("edges_warp", "folding", "inverse_error", "novelty_auc")
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """What is known of a pair, on the prediction's grid; None where the table does not say."""
+    """What is known of a pair, on the prediction's grid; None where the table does not say.
+
+    ``lesion`` is the target's mask: figures near the lesion are taken around it. ``cavity`` is the part
+    of the target that has no source; it is left out where points are compared.
+    """
 
     target: Volume
     body: torch.Tensor
+    lesion: torch.Tensor | None
     cavity: torch.Tensor | None
     displacement: Displacement | None
     points: tuple[np.ndarray, np.ndarray] | None
@@ -95,7 +100,7 @@ class Truth:
             volume = _labels_of(row, column, image.grid)
             return None if volume is None else resample(volume, grid, mode="nearest", outside="zeros")
 
-        brain, cavity = labels("target_brain"), labels("target_mask")
+        brain, lesion, cavity = (labels(f"target_{name}") for name in ("brain", "mask", "cavity"))
         body = body_mask(target.tensor) if brain is None else brain.tensor[:, :1] > 0
         if not bool(body.any()):
             raise InputError(f"no body is found in {row.path('target')}; expected an image with foreground")
@@ -110,7 +115,8 @@ class Truth:
         source_labels, target_labels = _labels_of(row, "source_labels", grid), labels("target_labels")
         if source_labels is not None and target_labels is not None:
             pair = (source_labels, target_labels)
-        return cls(target, body, None if cavity is None else cavity.tensor[:, :1] > 0, displacement, points, pair)
+        lesion, cavity = (None if mask is None else mask.tensor[:, :1] > 0 for mask in (lesion, cavity))
+        return cls(target, body, lesion, cavity, displacement, points, pair)
 
 
 def score(trace: Trace, truth: Truth) -> dict[str, float]:
@@ -156,7 +162,7 @@ def _geometry(trace: Trace, truth: Truth) -> dict[str, float]:
     found = {}
     grid = trace.image.grid
     has_source = truth.body if truth.cavity is None else truth.body & ~truth.cavity
-    near = None if truth.cavity is None else distance_to(truth.cavity, grid) <= NEAR_MM
+    near = None if truth.lesion is None else distance_to(truth.lesion, grid) <= NEAR_MM
     if truth.displacement is not None:
         error = displacement_error(trace.displacement, truth.displacement)
         found["displacement_error"] = float(error[has_source].mean())
@@ -175,23 +181,29 @@ def _geometry(trace: Trace, truth: Truth) -> dict[str, float]:
 
 
 def _overlap(trace: Trace, truth: Truth) -> dict[str, float]:
+    """Mean Dice and HD95 of the labels that both truths hold.
+
+    A label that the trace loses counts Dice 0 and the diagonal of the image in mm, so that losing one
+    is never for the better; a label of the source or the target alone has no partner and is left out.
+    """
     if truth.labels is None:
         return {}
     source_labels, target_labels = truth.labels
-    shared = set(source_labels.tensor.unique().tolist()) & set(target_labels.tensor.unique().tolist()) - {0}
     carried = trace.carry(source_labels)
     if truth.cavity is not None:
         # What was cut out has no partner: the cavity takes no part, whatever was carried there.
         carried = carried.with_tensor(carried.tensor.masked_fill(truth.cavity, 0))
         target_labels = target_labels.with_tensor(target_labels.tensor.masked_fill(truth.cavity, 0))
-    pairs = label_overlap(carried, target_labels, sorted(shared))
+    shared = set(source_labels.tensor.unique().tolist()) & set(target_labels.tensor.unique().tolist())
+    pairs = label_overlap(carried, target_labels, sorted(shared - {0}))
     if not pairs:
         return {}
-    distances = [distance for _, distance in pairs.values() if math.isfinite(distance)]
-    found = {"dice": float(np.mean([dice for dice, _ in pairs.values()]))}
-    if distances:
-        found["hd95"] = float(np.mean(distances))
-    return found
+    grid = target_labels.grid
+    diagonal = float(np.linalg.norm(grid.spacing * grid.shape))
+    return {
+        "dice": float(np.mean([dice for dice, _ in pairs.values()])),
+        "hd95": float(np.mean([min(distance, diagonal) for _, distance in pairs.values()])),
+    }
 
 
 def _labels_of(row: Pair, column: str, grid: Grid) -> Volume | None:

@@ -16,6 +16,7 @@ class TrainConfig:
         seed: of weights, order and augmentation.
         size: shape of the training lattice in voxels; that of the largest image if empty.
         spacing: mm between the voxels of the training lattice; the images' median if empty.
+        rescale: choose the spacing at which the largest image fills the size.
         dims: 2 or 3; that of the images if not given.
         plane: axial, coronal or sagittal: train a 2D model on the slices of volumes.
         save_every: steps between checkpoints.
@@ -35,6 +36,7 @@ class TrainConfig:
     seed: int = 0
     size: tuple[int, ...] = ()
     spacing: tuple[float, ...] = ()
+    rescale: bool = False
     dims: Literal[2, 3] | None = None
     plane: Literal["axial", "coronal", "sagittal"] | None = None
     save_every: int = 100
@@ -57,6 +59,8 @@ class TrainConfig:
         for name in ("threads", "validation_samples", "gamma_range", "noise"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative; got {getattr(self, name)}")
+        if abs(self.seed) >= 2**63:
+            raise ValueError(f"seed is a whole number below 2^63; got {self.seed}")
         if self.size and min(self.size) < 1:
             raise ValueError(f"size holds voxels, at least 1 a side; got {list(self.size)}")
         if not all(0 < s < float("inf") for s in self.spacing):

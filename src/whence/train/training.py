@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from typing import Any
 
 import lightning as L
@@ -49,8 +50,10 @@ class Training(L.LightningModule):
                 group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
         batch = self.augment(batch, generator)
         try:
-            report = self.method.training_step(batch, optimizers, self.manual_backward, generator)
+            report = self.method.training_step(batch, optimizers, self.manual_backward, generator, step)
         except (RuntimeError, ValueError) as error:
+            if self._diverged(batch):
+                raise FloatingPointError(f"the network's output is no longer finite at step {step}") from error
             if "spatial" in str(error) or "Kernel size" in str(error):
                 shape = "x".join(map(str, batch["source"].shape[2:]))
                 raise InputError(f"images of {shape} voxels are too small for these networks: {error}") from error
@@ -58,6 +61,12 @@ class Training(L.LightningModule):
         if not bool(torch.isfinite(report["loss"])):
             raise FloatingPointError(f"the loss is {float(report['loss'])} at step {step}")
         return report
+
+    def _diverged(self, batch: dict[str, torch.Tensor]) -> bool:
+        with suppress(RuntimeError, ValueError), torch.no_grad():
+            answer = self.method.infer(batch, torch.Generator().manual_seed(0))
+            return not all(bool(torch.isfinite(part).all()) for part in answer[:3] if part is not None)
+        return False
 
     def validation_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> dict[str, torch.Tensor]:
         return self.method.validation_step(batch, step_generator(self.settings.seed, batch_idx))

@@ -34,6 +34,7 @@ from whence.field import Displacement
 from whence.space import Grid, Volume
 
 BACKGROUND, CSF, GREY, WHITE, TUMOUR, CAVITY = range(6)
+LABEL_NAMES = {CSF: "CSF", GREY: "grey matter", WHITE: "white matter", TUMOUR: "tumour", CAVITY: "cavity"}
 LANDMARKS = 30
 VERSION = 1  # goes up when the same seed gives other bytes
 FILES = {
@@ -50,6 +51,9 @@ FILES = {
     "displacement": "displacement.nii.gz",
     "inverse": "inverse.nii.gz",
 }
+
+# Columns that name a file of another column: the mask after surgery is the part that has no source.
+ALSO = {"target_cavity": "target_mask"}
 
 
 @dataclass(frozen=True, eq=False)

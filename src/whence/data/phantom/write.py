@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import multiprocessing
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from whence.data.pairs import LABEL_NAMES, write_pairs
 from whence.data.phantom import phantom
 from whence.errors import InputError
 from whence.field import Displacement
@@ -49,13 +49,16 @@ def write_phantom(
     if not _same(out, settings):
         _clear(out, module.FILES)
         save_yaml(settings, out / SETTINGS)
+    save_yaml(module.LABEL_NAMES, out / LABEL_NAMES)
 
     rows: dict[int, dict[str, Any]] = {}
     for index, row in _written(settings, n, out, jobs):
         rows[index] = row
         if progress is not None:
             progress(len(rows), n)
-    return _table([{"split": s} | rows[i] for i, s in enumerate(splits(n))], out / TABLE)
+    first = ("id", "source", "target", "split")
+    found = [rows[index] | {"split": split} for index, split in enumerate(splits(n))]
+    return write_pairs(out / TABLE, [{name: row[name] for name in first} | row for row in found])
 
 
 def splits(n: int) -> list[str]:
@@ -82,7 +85,8 @@ def write_case(settings: dict[str, Any], index: int, out: Path) -> dict[str, Any
             _save(columns.pop(column), path)
         facts = columns
         save_yaml(facts, done)
-    return {"id": _name(index)} | {c: path.relative_to(out).as_posix() for c, path in paths.items()} | facts
+    named = paths | {column: paths[other] for column, other in module.ALSO.items()}
+    return {"id": _name(index)} | {c: path.relative_to(out).as_posix() for c, path in named.items()} | facts
 
 
 def _written(settings: dict[str, Any], n: int, out: Path, jobs: int) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -118,18 +122,6 @@ def _save(thing: Volume | Displacement | np.ndarray, path: Path) -> None:
         write(thing, path)
     else:
         write_labels(thing, path)
-
-
-def _table(rows: list[dict[str, Any]], path: Path) -> Path:
-    from whence.io import replacing
-
-    first = ("id", "source", "target", "split")
-    names = [*first, *(c for c in rows[0] if c not in first)]
-    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, names, lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows)
-    return path
 
 
 def _same(out: Path, settings: dict[str, Any]) -> bool:

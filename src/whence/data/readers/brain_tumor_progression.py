@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from whence.data.dataset import read_image
 from whence.data.pairs import write_pairs
 from whence.errors import InputError
 from whence.field import Displacement, warp
-from whence.io import load_json, read, read_labels, save_json, write, write_labels
+from whence.io import load_json, read_labels, save_json, write, write_labels
 from whence.metrics.body import body_mask
 from whence.registration import register_affine
 from whence.space import Grid, Volume
@@ -75,6 +76,13 @@ def _patient(folder: Path, out: Path) -> list[int]:
     if done.is_file():
         return list(load_json(done)["slices"])
     images = {column: _volume(folder / f"{FILES[column]}.nii.gz", "mask" in column) for column in FILES}
+    for side in ("source", "target"):
+        image, mask = images[side], images[f"{side}_mask"]
+        if not mask.grid.same_as(image.grid, tolerance=0.05):
+            raise InputError(
+                f"{folder / FILES[f'{side}_mask']}.nii.gz lies on another grid ({mask.grid}) than {FILES[side]} "
+                f"({image.grid}); expected the same"
+            )
     matrix = register_affine(images["source"], images["target"])
     towards = Displacement.from_affine(matrix, images["source"].grid)
     # What the second date's stack does not reach must not be invented by repeating its last slice.
@@ -92,7 +100,7 @@ def _patient(folder: Path, out: Path) -> list[int]:
 
 
 def _volume(path: Path, labels: bool) -> Volume:
-    volume = (read_labels if labels else read)(path)
+    volume = read_labels(path) if labels else read_image(path)
     affine = volume.grid.affine @ np.diag([1.0, 1.0, SLICE_MM, 1.0])
     return Volume(volume.tensor, Grid(volume.grid.shape, affine))
 

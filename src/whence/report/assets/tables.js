@@ -112,7 +112,8 @@ function metricRow(metric, row) {
   const difference = both ? metric.model.mean - metric.nothing.mean : null;
   const sense = verdict(metric, difference);
   const own = row[metric.name];
-  const nothing = row[`${metric.name}_nothing`] ?? row[`nothing_${metric.name}`];
+  // Figures of the trace itself have no counterpart, whatever the row says.
+  const nothing = metric.nothing ? row[`${metric.name}_nothing`] ?? row[`nothing_${metric.name}`] : null;
   const mark = sense > 0 ? " better" : sense < 0 ? " worse" : "";
   const title = `${metric.better === "lower" ? "lower" : "higher"} is better; n = ${metric.model?.n ?? "?"} cases`;
   const unit = `${metric.unit ? ` ${metric.unit}` : ""} ${metric.better === "lower" ? "\u2193" : "\u2191"}`;
