@@ -1,7 +1,8 @@
 """Squarings of a 3D displacement, u(p) + u(p + u(p)), forward and backward.
 
 The fields lie with their components together, (Z, Y, X, 4) with the fourth unused: a corner is then one
-aligned load of four floats, and one squaring reads eight of them a voxel.
+aligned load of four floats, and one squaring reads eight of them a voxel. As in the sampling, a row goes in
+blocks: first the neighbours and weights, without branches, then the voxels.
 """
 
 # ruff: noqa: N803, N806
@@ -12,9 +13,11 @@ from numba import prange
 
 from whence.kernels.cpu.launch import inner, outer
 
-F = np.float32
+F, I = np.float32, np.int32
 U = np.uintp
 ZERO, ONE = F(0), F(1)
+# Voxels of a block.
+L = 128
 
 
 @outer
@@ -41,42 +44,61 @@ def unpack(packed, field, batch, N, factor):
 
 
 @inner
-def _axis(x, n):
-    """The two voxels around x inside the lattice, the weight of the second (NaN if x is), and its derivative."""
-    last = F(n - 1)
-    s = x if x > ZERO else ZERO
-    s = s if s < last else last
-    i = int(s)
-    return i, (i + 1 if i < n - 1 else i), (s - F(i) if x == x else x), (ONE if ZERO < x < last else ZERO)
+def _lay(u, count, origin, step, n, stride, near, weight, a, slopes):
+    """Along axis ``a``: both neighbours times stride, the weight of the second (NaN for NaN), and its derivative."""
+    last, end = F(n - 1), I(n - 1)
+    for r in range(count):
+        v = u[U(4 * r)] + (origin + step * F(r))
+        s = v if v > ZERO else ZERO
+        s = s if s < last else last
+        i = I(s)
+        near[U(2 * a * L + r)] = I(i * stride)
+        near[U((2 * a + 1) * L + r)] = I(min(I(i + I(1)), end) * stride)
+        weight[U(2 * a * L + r)] = s - F(i) if v == v else v
+    if slopes:
+        for r in range(count):
+            v = u[U(4 * r)] + (origin + step * F(r))
+            weight[U((2 * a + 1) * L + r)] = ONE if (v > ZERO) & (v < last) else ZERO
+
+
+@inner
+def _lay_all(u, near, weight, z, y, first, count, Z, Y, X, slopes):
+    o = 4 * ((z * Y + y) * X + first)
+    _lay(u[U(o) :], count, F(z), ZERO, Z, I(4 * Y * X), near, weight, 0, slopes)
+    _lay(u[U(o + 1) :], count, F(y), ZERO, Y, I(4 * X), near, weight, 1, slopes)
+    _lay(u[U(o + 2) :], count, F(first), ONE, X, I(4), near, weight, 2, slopes)
 
 
 @outer
 def square(u, result, batch, Z, Y, X):
     for unit in prange(batch * Z):
-        volume = 4 * Z * Y * X
         b, z = unit // Z, unit % Z
+        near, weight = np.empty(6 * L, I), np.empty(6 * L, F)
+        field = u[U(4 * b * Z * Y * X) :]
         for y in range(Y):
-            _square_row(u[U(b * volume) :], result[U(b * volume) :], z, y, Z, Y, X)
+            for first in range(0, X, L):
+                count = min(L, X - first)
+                _lay_all(field, near, weight, z, y, first, count, Z, Y, X, False)
+                o = 4 * ((z * Y + y) * X + first)
+                _square_block(field, field[U(o) :], result[U(4 * b * Z * Y * X + o) :], near, weight, count)
 
 
 @inner
-def _square_row(u, result, z, y, Z, Y, X):
-    start = 4 * (z * Y + y) * X
-    for x in range(X):
-        o = start + 4 * x
-        z0, z1, tz, _ = _axis(F(z) + u[U(o)], Z)
-        y0, y1, ty, _ = _axis(F(y) + u[U(o + 1)], Y)
-        x0, x1, tx, _ = _axis(F(x) + u[U(o + 2)], X)
-        a, b, c, d = (z0 * Y + y0) * X, (z0 * Y + y1) * X, (z1 * Y + y0) * X, (z1 * Y + y1) * X
-        wa, wb, wc, wd = (ONE - tz) * (ONE - ty), (ONE - tz) * ty, tz * (ONE - ty), tz * ty
-        a0, b0, c0, d0 = 4 * (a + x0), 4 * (b + x0), 4 * (c + x0), 4 * (d + x0)
-        a1, b1, c1, d1 = 4 * (a + x1), 4 * (b + x1), 4 * (c + x1), 4 * (d + x1)
-        wa0, wb0, wc0, wd0 = wa * (ONE - tx), wb * (ONE - tx), wc * (ONE - tx), wd * (ONE - tx)
+def _square_block(u, here, result, near, weight, count):
+    for r in range(count):
+        z0, y0, x0 = near[r], near[2 * L + r], near[4 * L + r]
+        z1, y1, x1 = near[L + r], near[3 * L + r], near[5 * L + r]
+        tz, ty, tx = weight[r], weight[2 * L + r], weight[4 * L + r]
+        a, b, c, d = z0 + y0, z0 + y1, z1 + y0, z1 + y1
+        wd, o = tz * ty, 4 * r
+        wc, wb = tz - wd, ty - wd
+        wa = ONE - tz - wb
         wa1, wb1, wc1, wd1 = wa * tx, wb * tx, wc * tx, wd * tx
+        wa0, wb0, wc0, wd0 = wa - wa1, wb - wb1, wc - wc1, wd - wd1
         for k in range(4):
-            low = wa0 * u[U(a0 + k)] + wb0 * u[U(b0 + k)] + wc0 * u[U(c0 + k)] + wd0 * u[U(d0 + k)]
-            high = wa1 * u[U(a1 + k)] + wb1 * u[U(b1 + k)] + wc1 * u[U(c1 + k)] + wd1 * u[U(d1 + k)]
-            result[U(o + k)] = u[U(o + k)] + low + high
+            low = wa0 * u[U(a + x0 + k)] + wb0 * u[U(b + x0 + k)] + wc0 * u[U(c + x0 + k)] + wd0 * u[U(d + x0 + k)]
+            high = wa1 * u[U(a + x1 + k)] + wb1 * u[U(b + x1 + k)] + wc1 * u[U(c + x1 + k)] + wd1 * u[U(d + x1 + k)]
+            result[U(o + k)] = here[U(o + k)] + low + high
 
 
 @outer
@@ -98,74 +120,83 @@ def reach(u, touched, batch, Z, Y, X):
 def square_backward(u, grad, result, touched, batch, Z, Y, X, chunks):
     """Gradient of a squaring. A slab belongs to one task, as in the sampling."""
     for unit in prange(batch * chunks):
-        volume = 4 * Z * Y * X
+        volume, plane = 4 * Z * Y * X, 4 * Y * X
         b, chunk = unit // chunks, unit % chunks
         low, high = chunk * Z // chunks, (chunk + 1) * Z // chunks
-        u_b, grad_b, result_b = u[U(b * volume) :], grad[U(b * volume) :], result[U(b * volume) :]
-        for i in range(4 * low * Y * X, 4 * high * Y * X):
-            result_b[U(i)] = grad_b[U(i)]
+        near, weight = np.empty(6 * L, I), np.empty(6 * L, F)
+        field, given, total = u[U(b * volume) :], grad[U(b * volume) :], result[U(b * volume) :]
+        for i in range(low * plane, high * plane):
+            total[U(i)] = given[U(i)]
         for row in range(Z * Y):
-            first, last = touched[U(2 * (b * Z * Y + row))], touched[U(2 * (b * Z * Y + row) + 1)]
-            if first < high and last >= low:
-                _backward_row(u_b, grad_b, result_b, row // Y, row % Y, Z, Y, X, low, high)
+            z, y = row // Y, row % Y
+            first_plane, last_plane = touched[U(2 * (b * Z * Y + row))], touched[U(2 * (b * Z * Y + row) + 1)]
+            if first_plane >= high or last_plane < low:
+                continue
+            own = low <= z < high
+            for first in range(0, X, L):
+                count, o = min(L, X - first), U(4 * (row * X + first))
+                _lay_all(field, near, weight, z, y, first, count, Z, Y, X, own)
+                if own:
+                    _slopes_block(field, given[o:], total[o:], near, weight, count)
+                _scatter_block(given[o:], total, near, weight, count, low * plane, high * plane)
 
 
 @inner
-def _backward_row(u, grad, result, z, y, Z, Y, X, low, high):
-    own = low <= z < high
-    start = 4 * (z * Y + y) * X
-    for x in range(X):
-        o = start + 4 * x
-        z0, z1, tz, mz = _axis(F(z) + u[U(o)], Z)
-        has0, has1 = low <= z0 < high, low <= z1 < high
-        if not (own or has0 or has1):
-            continue
-        y0, y1, ty, my = _axis(F(y) + u[U(o + 1)], Y)
-        x0, x1, tx, mx = _axis(F(x) + u[U(o + 2)], X)
+def _slopes_block(u, grad, result, near, weight, count):
+    for r in range(count):
+        tz, ty, tx = weight[r], weight[2 * L + r], weight[4 * L + r]
         if tz * ty * tx != tz * ty * tx:
             continue
-        sz, sy, sx = ONE - tz, ONE - ty, ONE - tx
-        a, b, c, d = (z0 * Y + y0) * X, (z0 * Y + y1) * X, (z1 * Y + y0) * X, (z1 * Y + y1) * X
-        a0, b0, c0, d0 = 4 * (a + x0), 4 * (b + x0), 4 * (c + x0), 4 * (d + x0)
-        a1, b1, c1, d1 = 4 * (a + x1), 4 * (b + x1), 4 * (c + x1), 4 * (d + x1)
-        if own:
-            va0 = va1 = vb0 = vb1 = vc0 = vc1 = vd0 = vd1 = ZERO
-            for k in range(3):
-                g = grad[U(o + k)]
-                va0 += g * u[U(a0 + k)]
-                va1 += g * u[U(a1 + k)]
-                vb0 += g * u[U(b0 + k)]
-                vb1 += g * u[U(b1 + k)]
-                vc0 += g * u[U(c0 + k)]
-                vc1 += g * u[U(c1 + k)]
-                vd0 += g * u[U(d0 + k)]
-                vd1 += g * u[U(d1 + k)]
-            va, vb, vc, vd = sx * va0 + tx * va1, sx * vb0 + tx * vb1, sx * vc0 + tx * vc1, sx * vd0 + tx * vd1
-            if mz != ZERO:
-                result[U(o)] += sy * (vc - va) + ty * (vd - vb)
-            if my != ZERO:
-                result[U(o + 1)] += sz * (vb - va) + tz * (vd - vc)
-            if mx != ZERO:
-                result[U(o + 2)] += sz * (sy * (va1 - va0) + ty * (vb1 - vb0)) + tz * (
-                    sy * (vc1 - vc0) + ty * (vd1 - vd0)
-                )
-        if has0:
-            wa0, wa1, wb0, wb1 = sz * sy * sx, sz * sy * tx, sz * ty * sx, sz * ty * tx
-            for k in range(4):
-                result[U(a0 + k)] += wa0 * grad[U(o + k)]
-            for k in range(4):
-                result[U(a1 + k)] += wa1 * grad[U(o + k)]
-            for k in range(4):
-                result[U(b0 + k)] += wb0 * grad[U(o + k)]
-            for k in range(4):
-                result[U(b1 + k)] += wb1 * grad[U(o + k)]
-        if has1:
-            wc0, wc1, wd0, wd1 = tz * sy * sx, tz * sy * tx, tz * ty * sx, tz * ty * tx
-            for k in range(4):
-                result[U(c0 + k)] += wc0 * grad[U(o + k)]
-            for k in range(4):
-                result[U(c1 + k)] += wc1 * grad[U(o + k)]
-            for k in range(4):
-                result[U(d0 + k)] += wd0 * grad[U(o + k)]
-            for k in range(4):
-                result[U(d1 + k)] += wd1 * grad[U(o + k)]
+        z0, y0, x0 = near[r], near[2 * L + r], near[4 * L + r]
+        z1, y1, x1 = near[L + r], near[3 * L + r], near[5 * L + r]
+        mz, my, mx = weight[L + r], weight[3 * L + r], weight[5 * L + r]
+        sz, sy, sx, o = ONE - tz, ONE - ty, ONE - tx, 4 * r
+        a, b, c, d = z0 + y0, z0 + y1, z1 + y0, z1 + y1
+        va0 = va1 = vb0 = vb1 = vc0 = vc1 = vd0 = vd1 = ZERO
+        for k in range(3):
+            g = grad[U(o + k)]
+            va0 += g * u[U(a + x0 + k)]
+            va1 += g * u[U(a + x1 + k)]
+            vb0 += g * u[U(b + x0 + k)]
+            vb1 += g * u[U(b + x1 + k)]
+            vc0 += g * u[U(c + x0 + k)]
+            vc1 += g * u[U(c + x1 + k)]
+            vd0 += g * u[U(d + x0 + k)]
+            vd1 += g * u[U(d + x1 + k)]
+        va, vb, vc, vd = sx * va0 + tx * va1, sx * vb0 + tx * vb1, sx * vc0 + tx * vc1, sx * vd0 + tx * vd1
+        # An axis without a slope gives nothing, even beside a NaN.
+        if mz != ZERO:
+            result[U(o)] += sy * (vc - va) + ty * (vd - vb)
+        if my != ZERO:
+            result[U(o + 1)] += sz * (vb - va) + tz * (vd - vc)
+        if mx != ZERO:
+            low, high = sy * (va1 - va0) + ty * (vb1 - vb0), sy * (vc1 - vc0) + ty * (vd1 - vd0)
+            result[U(o + 2)] += sz * low + tz * high
+
+
+@inner
+def _scatter_block(grad, result, near, weight, count, low, high):
+    for r in range(count):
+        z0, y0, x0 = near[r], near[2 * L + r], near[4 * L + r]
+        z1, y1, x1 = near[L + r], near[3 * L + r], near[5 * L + r]
+        tz, ty, tx, o = weight[r], weight[2 * L + r], weight[4 * L + r], 4 * r
+        if tz * ty * tx != tz * ty * tx:
+            continue
+        if low <= z0 < high:
+            wa, wb = (ONE - tz) * (ONE - ty), (ONE - tz) * ty
+            _add(result, z0 + y0 + x0, wa * (ONE - tx), grad, o)
+            _add(result, z0 + y0 + x1, wa * tx, grad, o)
+            _add(result, z0 + y1 + x0, wb * (ONE - tx), grad, o)
+            _add(result, z0 + y1 + x1, wb * tx, grad, o)
+        if low <= z1 < high:
+            wa, wb = tz * (ONE - ty), tz * ty
+            _add(result, z1 + y0 + x0, wa * (ONE - tx), grad, o)
+            _add(result, z1 + y0 + x1, wa * tx, grad, o)
+            _add(result, z1 + y1 + x0, wb * (ONE - tx), grad, o)
+            _add(result, z1 + y1 + x1, wb * tx, grad, o)
+
+
+@inner
+def _add(result, at, weight, grad, o):
+    for k in range(4):
+        result[U(at + k)] += weight * grad[U(o + k)]
