@@ -31,7 +31,7 @@ def backend(*tensors: torch.Tensor) -> str:
     devices = {t.device.type for t in tensors}
     device = devices.pop() if len(devices) == 1 else ""
     fits = all(
-        t.dtype == torch.float32 and t.layout == torch.strided and 0 < t.numel() and t[0, 0].numel() < 2**29
+        t.dtype == torch.float32 and t.layout == torch.strided and t.numel() > 0 and t[0, 0].numel() < 2**29
         for t in tensors
         if t.ndim in (3, 4, 5)
     )

@@ -15,10 +15,7 @@ def local_correlation(
     a: torch.Tensor, b: torch.Tensor, window: int, epsilon: float, mask: torch.Tensor | None
 ) -> torch.Tensor:
     """As the reference's ``local_correlation``; the mask has no gradient."""
-    if mask is None:
-        weight = a.new_empty(0)
-    else:
-        weight = mask.to(a.dtype).expand(a.shape[0], 1, *a.shape[2:]).contiguous()
+    weight = a.new_empty(0) if mask is None else mask.to(a.dtype).expand(a.shape[0], 1, *a.shape[2:]).contiguous()
     return _Correlation.apply(a.contiguous(), b.contiguous(), weight, window // 2, epsilon)
 
 

@@ -83,7 +83,7 @@ def _extent(i, n, radius):
 
 @outer
 def correlate(a, b, weight, shifts, grad, result, batch, channels, Z, Y, X, radius, epsilon, chunks, K):
-    """Squared correlations (``grad`` empty), or the five fields (a part of ``result`` each) that the gradients are made of.
+    """Squared correlations (``grad`` empty), or the five fields, one after the other, that gradients are made of.
 
     With n samples in the window, means A and B, and c1, c2, c3 the gradient times the derivatives by the
     covariance and the two variances, the fields are c1/n, c2/n, (c1 B + 2 c2 A)/n, c3/n, (c1 A + 2 c3 B)/n.

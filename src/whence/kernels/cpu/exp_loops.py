@@ -5,15 +5,16 @@ aligned load of four floats, and one squaring reads eight of them a voxel. As in
 blocks: first the neighbours and weights, without branches, then the voxels.
 """
 
-# ruff: noqa: N803, N806
+# ruff: noqa: N803
 from __future__ import annotations
 
 import numpy as np
 from numba import prange
 
 from whence.kernels.cpu.launch import inner, outer
+from whence.kernels.cpu.vectors import add4, blend4
 
-F, I = np.float32, np.int32
+F, INT = np.float32, np.int32
 U = np.uintp
 ZERO, ONE = F(0), F(1)
 # Voxels of a block.
@@ -46,14 +47,14 @@ def unpack(packed, field, batch, N, factor):
 @inner
 def _lay(u, count, origin, step, n, stride, near, weight, a, slopes):
     """Along axis ``a``: both neighbours times stride, the weight of the second (NaN for NaN), and its derivative."""
-    last, end = F(n - 1), I(n - 1)
+    last, end = F(n - 1), INT(n - 1)
     for r in range(count):
         v = u[U(4 * r)] + (origin + step * F(r))
         s = v if v > ZERO else ZERO
         s = s if s < last else last
-        i = I(s)
-        near[U(2 * a * L + r)] = I(i * stride)
-        near[U((2 * a + 1) * L + r)] = I(min(I(i + I(1)), end) * stride)
+        i = INT(s)
+        near[U(2 * a * L + r)] = INT(i * stride)
+        near[U((2 * a + 1) * L + r)] = INT(min(INT(i + INT(1)), end) * stride)
         weight[U(2 * a * L + r)] = s - F(i) if v == v else v
     if slopes:
         for r in range(count):
@@ -64,16 +65,16 @@ def _lay(u, count, origin, step, n, stride, near, weight, a, slopes):
 @inner
 def _lay_all(u, near, weight, z, y, first, count, Z, Y, X, slopes):
     o = 4 * ((z * Y + y) * X + first)
-    _lay(u[U(o) :], count, F(z), ZERO, Z, I(4 * Y * X), near, weight, 0, slopes)
-    _lay(u[U(o + 1) :], count, F(y), ZERO, Y, I(4 * X), near, weight, 1, slopes)
-    _lay(u[U(o + 2) :], count, F(first), ONE, X, I(4), near, weight, 2, slopes)
+    _lay(u[U(o) :], count, F(z), ZERO, Z, INT(4 * Y * X), near, weight, 0, slopes)
+    _lay(u[U(o + 1) :], count, F(y), ZERO, Y, INT(4 * X), near, weight, 1, slopes)
+    _lay(u[U(o + 2) :], count, F(first), ONE, X, INT(4), near, weight, 2, slopes)
 
 
 @outer
 def square(u, result, batch, Z, Y, X):
     for unit in prange(batch * Z):
         b, z = unit // Z, unit % Z
-        near, weight = np.empty(6 * L, I), np.empty(6 * L, F)
+        near, weight = np.empty(6 * L, INT), np.empty(6 * L, F)
         field = u[U(4 * b * Z * Y * X) :]
         for y in range(Y):
             for first in range(0, X, L):
@@ -95,10 +96,8 @@ def _square_block(u, here, result, near, weight, count):
         wa = ONE - tz - wb
         wa1, wb1, wc1, wd1 = wa * tx, wb * tx, wc * tx, wd * tx
         wa0, wb0, wc0, wd0 = wa - wa1, wb - wb1, wc - wc1, wd - wd1
-        for k in range(4):
-            low = wa0 * u[U(a + x0 + k)] + wb0 * u[U(b + x0 + k)] + wc0 * u[U(c + x0 + k)] + wd0 * u[U(d + x0 + k)]
-            high = wa1 * u[U(a + x1 + k)] + wb1 * u[U(b + x1 + k)] + wc1 * u[U(c + x1 + k)] + wd1 * u[U(d + x1 + k)]
-            result[U(o + k)] = here[U(o + k)] + low + high
+        places = (a + x0, b + x0, c + x0, d + x0, a + x1, b + x1, c + x1, d + x1)
+        blend4(result, o, here, o, u, places, (wa0, wb0, wc0, wd0, wa1, wb1, wc1, wd1))
 
 
 @outer
@@ -123,7 +122,7 @@ def square_backward(u, grad, result, touched, batch, Z, Y, X, chunks):
         volume, plane = 4 * Z * Y * X, 4 * Y * X
         b, chunk = unit // chunks, unit % chunks
         low, high = chunk * Z // chunks, (chunk + 1) * Z // chunks
-        near, weight = np.empty(6 * L, I), np.empty(6 * L, F)
+        near, weight = np.empty(6 * L, INT), np.empty(6 * L, F)
         field, given, total = u[U(b * volume) :], grad[U(b * volume) :], result[U(b * volume) :]
         for i in range(low * plane, high * plane):
             total[U(i)] = given[U(i)]
@@ -184,19 +183,13 @@ def _scatter_block(grad, result, near, weight, count, low, high):
             continue
         if low <= z0 < high:
             wa, wb = (ONE - tz) * (ONE - ty), (ONE - tz) * ty
-            _add(result, z0 + y0 + x0, wa * (ONE - tx), grad, o)
-            _add(result, z0 + y0 + x1, wa * tx, grad, o)
-            _add(result, z0 + y1 + x0, wb * (ONE - tx), grad, o)
-            _add(result, z0 + y1 + x1, wb * tx, grad, o)
+            add4(result, z0 + y0 + x0, wa * (ONE - tx), grad, o)
+            add4(result, z0 + y0 + x1, wa * tx, grad, o)
+            add4(result, z0 + y1 + x0, wb * (ONE - tx), grad, o)
+            add4(result, z0 + y1 + x1, wb * tx, grad, o)
         if low <= z1 < high:
             wa, wb = tz * (ONE - ty), tz * ty
-            _add(result, z1 + y0 + x0, wa * (ONE - tx), grad, o)
-            _add(result, z1 + y0 + x1, wa * tx, grad, o)
-            _add(result, z1 + y1 + x0, wb * (ONE - tx), grad, o)
-            _add(result, z1 + y1 + x1, wb * tx, grad, o)
-
-
-@inner
-def _add(result, at, weight, grad, o):
-    for k in range(4):
-        result[U(at + k)] += weight * grad[U(o + k)]
+            add4(result, z1 + y0 + x0, wa * (ONE - tx), grad, o)
+            add4(result, z1 + y0 + x1, wa * tx, grad, o)
+            add4(result, z1 + y1 + x0, wb * (ONE - tx), grad, o)
+            add4(result, z1 + y1 + x1, wb * tx, grad, o)

@@ -1,6 +1,5 @@
 """The joint histogram with a cubic Parzen window, with its gradient."""
 
-# ruff: noqa: N803, N806
 from __future__ import annotations
 
 from typing import Any

@@ -49,7 +49,7 @@ def _three(u: torch.Tensor) -> tuple[int, ...]:
 def _ends(i, n):
     """The voxels that a slope at voxel i of n is taken between, and the inverse of their distance."""
     low, high = (i - 1 if i > 0 else 0), (i + 1 if i < n - 1 else n - 1)
-    return low, high, (F(1) / F(high - low) if high > low else F(0))
+    return low, high, (F(0.5) if high - low == 2 else F(high - low))
 
 
 @inner

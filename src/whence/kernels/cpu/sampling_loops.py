@@ -17,13 +17,13 @@ from numba import prange
 
 from whence.kernels.cpu.launch import inner, outer
 
-F, I = np.float32, np.int32
+F, INT = np.float32, np.int32
 # Unsigned indices, which spare the test for negative ones.
 U = np.uintp
 ZERO, ONE, NAN = F(0), F(1), F(np.nan)
 # Voxels of a block. Six rows a axis: indices (0 lower, 1 upper), weights (0, 1), their derivatives (2, 3).
 L = 128
-OUTSIDE = I(-(2**30))
+OUTSIDE = INT(-(2**30))
 
 
 @inner
@@ -37,10 +37,10 @@ def lay_border(coordinates, count, origin, step, n, stride, near, weight, a):
         v = coordinates[r] + (origin + step * F(r))
         s = v if v > ZERO else ZERO
         s = s if s < last else last
-        i = I(s)
+        i = INT(s)
         t = s - F(i)
-        near[U(2 * a * L + r)] = I(i * stride)
-        near[U((2 * a + 1) * L + r)] = I(min(I(i + I(1)), I(n - 1)) * stride)
+        near[U(2 * a * L + r)] = INT(i * stride)
+        near[U((2 * a + 1) * L + r)] = INT(min(INT(i + INT(1)), INT(n - 1)) * stride)
         weight[U(4 * a * L + r)] = ONE - t if v == v else NAN
         weight[U((4 * a + 1) * L + r)] = t
 
@@ -51,17 +51,17 @@ def lay_zeros(coordinates, count, origin, step, n, stride, near, weight, a):
 
     A neighbour that is missing is replaced by the other, so that a NaN elsewhere cannot leak.
     """
-    high, end = F(n + 1), I(n)
+    high, end = F(n + 1), INT(n)
     for r in range(count):
         v = coordinates[r] + (origin + step * F(r))
         s = v + ONE
         s = s if s > ZERO else ZERO
         s = s if s < high else high
-        j = I(s)
-        t, i = s - F(j), I(j - I(1))
+        j = INT(s)
+        t, i = s - F(j), INT(j - INT(1))
         there = ((v > -ONE) & (v < F(n))) | (v != v)
-        near[U(2 * a * L + r)] = I(max(i, I(0)) * stride) if there else OUTSIDE
-        near[U((2 * a + 1) * L + r)] = I(min(j, I(n - 1)) * stride)
+        near[U(2 * a * L + r)] = INT(max(i, INT(0)) * stride) if there else OUTSIDE
+        near[U((2 * a + 1) * L + r)] = INT(min(j, INT(n - 1)) * stride)
         weight[U(4 * a * L + r)] = (ONE - t if i >= 0 else ZERO) if v == v else NAN
         weight[U((4 * a + 1) * L + r)] = t if j < end else ZERO
 
@@ -75,7 +75,7 @@ def lay_nearest(coordinates, count, origin, step, n, stride, near, weight, a, ze
         s = v if v > ZERO else ZERO
         s = s if s < last else last
         beyond = zeros and (v < ZERO or v > last)
-        near[U(2 * a * L + r)] = near[U((2 * a + 1) * L + r)] = OUTSIDE if beyond else I(I(s) * stride)
+        near[U(2 * a * L + r)] = near[U((2 * a + 1) * L + r)] = OUTSIDE if beyond else INT(INT(s) * stride)
         weight[U(4 * a * L + r)], weight[U((4 * a + 1) * L + r)] = (ONE if v == v else NAN), ZERO
 
 
@@ -99,7 +99,7 @@ def _lay_all(coordinates, near, weight, D, p, q, first, count, at, M, shape, fla
             continue
         row = coordinates[U(at + (a if a < 2 else D - 1) * M) :]
         n = shape[a]
-        stride = I(1 if a == 2 else (shape[2] if a == 1 else shape[1] * shape[2]))
+        stride = INT(1 if a == 2 else (shape[2] if a == 1 else shape[1] * shape[2]))
         origin = here * F(p if a == 0 else (q if a == 1 else first))
         step = here if a == 2 else ZERO
         if nearest:
@@ -119,7 +119,7 @@ def forward(image, coordinates, values, D, shape, out, batches, C, flags):
     M, N = P * Q * R, shape[0] * shape[1] * shape[2]
     for unit in prange(B * P):
         b, p = unit // P, unit % P
-        near, weight = np.empty(6 * L, I), np.empty(12 * L, F)
+        near, weight = np.empty(6 * L, INT), np.empty(12 * L, F)
         where = coordinates[U((b % B_coordinates) * D * M) :]
         for q in range(Q):
             for first in range(0, R, L):
@@ -183,8 +183,8 @@ def reach(coordinates, touched, D, n, out, batch, relative):
             if low > high:
                 # Unknowns alone touch nothing.
                 low, high = F(n) - origin, -ONE - ONE - origin
-            touched[2 * (unit * Q + q)] = I(min(max(np.floor(low + origin), ZERO), top))
-            touched[2 * (unit * Q + q) + 1] = I(min(max(np.floor(high + origin) + ONE, ZERO), top))
+            touched[2 * (unit * Q + q)] = INT(min(max(np.floor(low + origin), ZERO), top))
+            touched[2 * (unit * Q + q) + 1] = INT(min(max(np.floor(high + origin) + ONE, ZERO), top))
 
 
 @outer
@@ -201,7 +201,7 @@ def backward(image, coordinates, grad, grad_image, grad_coordinates, touched, D,
         b, chunk = unit // chunks, unit % chunks
         low, high = chunk * Z // chunks, (chunk + 1) * Z // chunks
         begin, end = chunk * P // chunks, (chunk + 1) * P // chunks
-        near, weight = np.empty(6 * L, I), np.empty(12 * L, F)
+        near, weight = np.empty(6 * L, INT), np.empty(12 * L, F)
         where = coordinates[U((b % B_coordinates) * D * M) :]
         for line in range(P * Q):
             p, q = line // Q, line % Q
