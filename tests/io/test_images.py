@@ -1,4 +1,5 @@
 import gzip
+import locale
 
 import nibabel
 import numpy as np
@@ -231,6 +232,7 @@ def dicom_series(folder, slices, uid="1.2.826.0.1.3680043.2.1125.1", positions=N
     positions = [2.5 * k for k in range(slices)] if positions is None else positions
     writer = sitk.ImageFileWriter()
     writer.KeepOriginalImageUIDOn()
+    before = locale.setlocale(locale.LC_CTYPE)
     for k, height in enumerate(positions):
         image = sitk.GetImageFromArray(array[k])
         image.SetSpacing([0.8, 0.9])
@@ -249,6 +251,8 @@ def dicom_series(folder, slices, uid="1.2.826.0.1.3680043.2.1125.1", positions=N
             image.SetMetaData(key, value)
         writer.SetFileName(str(folder / f"{uid[-1]}-{(k * 7) % 11:02d}.dcm"))
         writer.Execute(image)
+    # ITK's DICOM writer leaves the process in the C locale, where later tests read text as ASCII.
+    locale.setlocale(locale.LC_CTYPE, before)
     return array[: len(positions)]
 
 

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import errno
-import locale
 import os
 import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,16 +39,6 @@ def load(path: Path) -> Raw:
     return raw
 
 
-@contextmanager
-def _own_locale() -> Iterator[None]:
-    """ITK's DICOM search leaves the process in the C locale, where Python reads text as ASCII."""
-    before = locale.setlocale(locale.LC_CTYPE)
-    try:
-        yield
-    finally:
-        locale.setlocale(locale.LC_CTYPE, before)
-
-
 def load_series(folder: Path) -> Raw:
     """The one DICOM series of a folder, its slices sorted by position.
 
@@ -59,8 +46,7 @@ def load_series(folder: Path) -> Raw:
     """
     import SimpleITK as sitk  # noqa: N813
 
-    with _own_locale():
-        found = list(sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder)))
+    found = list(sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder)))
     if not found:
         raise InputError(f"{folder}: no DICOM series in this folder; expected one")
     if len(found) > 1:
