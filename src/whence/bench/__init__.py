@@ -1,7 +1,8 @@
 """One file, one table of the docs; ``whence bench TABLE`` makes it anew.
 
 A table's module offers ``title(quick)``, ``notes(quick)``, ``rows(quick)`` and ``measure(row, data, work)``, which
-returns the row's cells by column name; ``data`` is a folder that rows share, ``work`` the row's own.
+returns the row's cells by column name; ``data`` is a folder that rows share, ``work`` the row's own. It may
+offer ``draw(frame, out)``, which makes the table's picture.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from types import ModuleType
 from whence.errors import InputError
 
 TABLES = {
+    "core": "whence.bench.core",
     "tracetrans": "whence.bench.tracetrans",
 }
 

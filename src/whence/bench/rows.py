@@ -60,6 +60,10 @@ def run_table(name: str, out: str | Path, quick: bool = False, only: Sequence[st
             save_json({**facts, "seconds": round(time.monotonic() - started, 1), "commit": _commit()}, kept)
         found.append((row, load_json(kept)))
         _write(out, name, module, found, quick)
+    if hasattr(module, "draw"):
+        import pandas as pd
+
+        module.draw(pd.read_csv(out / "table.csv", keep_default_na=False), out)
     return out / "table.md"
 
 
