@@ -19,13 +19,21 @@ class Parser(ArgumentParser):
     """Parser that raises InputError instead of printing its usage."""
 
     def parse_args(self, args: Sequence[str] | None = None, *more: Any, **options: Any) -> Any:  # type: ignore[override]
-        """As jsonargparse does, after a look at the settings files that are named."""
-        words = list(args or [])
-        for word, following in zip(words, [*words[1:], ""], strict=False):
+        """As jsonargparse does, after a look at the settings files that are named.
+
+        Files are read before the options, wherever they stand: what is written out wins.
+        """
+        words, files, rest = iter(args or []), [], []
+        for word in words:
             name, equals, value = word.partition("=")
-            if name == "--config" and (equals or following):
-                load_yaml(value if equals else following)
-        return super().parse_args(args, *more, **options)
+            if name != "--config":
+                rest.append(word)
+                continue
+            value = value if equals else next(words, "")
+            if value:
+                load_yaml(value)
+            files += ["--config", value]
+        return super().parse_args([*files, *rest], *more, **options)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         raise InputError(self._sentence(" ".join(message.split()))) from ex
