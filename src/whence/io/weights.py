@@ -18,6 +18,7 @@ from whence.io.atomic import replacing
 
 def save_weights(state: Mapping[str, torch.Tensor], path: str | Path) -> None:
     """Write named tensors as safetensors."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     # Copies: safetensors refuses tensors that share memory, as tied weights do.
@@ -25,9 +26,7 @@ def save_weights(state: Mapping[str, torch.Tensor], path: str | Path) -> None:
     with replacing(path) as partial:
         try:
             save_file(tensors, partial)
-        except Exception as error:
-            if type(error).__name__ != "SafetensorError":
-                raise
+        except SafetensorError as error:
             raise InputError(f"cannot write {path}: {error}; expected a writable folder with room") from error
 
 
