@@ -39,6 +39,35 @@ def test_agreement_costs_least_and_gradients_flow(name, dims):
     assert float(moving.grad.abs().max()) > 0
 
 
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("name", SIMILARITIES)
+def test_a_mask_says_where_images_are_compared(name, dims):
+    measure = make_similarity(name)
+    a, b = image(dims, 0), image(dims, 1)
+    mask = torch.zeros_like(a)
+    # The images agree in one half and differ in the other.
+    half, middle = SHAPES[dims][0] // 2, 4
+    mask[:, :, : half - middle] = 1
+    mixed = torch.where(torch.arange(SHAPES[dims][0]).reshape(-1, *[1] * (dims - 1)) < half, a, b)
+    agreeing, everywhere = float(measure(a, mixed, mask)), float(measure(a, mixed))
+    assert agreeing < everywhere
+    assert agreeing == pytest.approx(float(measure(a, a, mask)), abs=0.01 * abs(float(measure(a, b))))
+    whole = torch.ones_like(mask[:1])
+    assert float(measure(a, b, whole)) == pytest.approx(float(measure(a, b)), rel=1e-4)
+    moving = mixed.clone().requires_grad_(True)
+    measure(a, moving, mask).backward()
+    # The window of a measure reaches beyond the mask, not farther.
+    assert float(moving.grad[:, :, half + middle :].abs().max()) == 0
+
+
+def test_each_image_of_a_batch_weighs_the_same_under_masks_of_any_size():
+    a, b = torch.zeros(2, 1, 4, 4), torch.ones(2, 1, 4, 4)
+    b[1] = 3
+    mask = torch.zeros(2, 1, 4, 4)
+    mask[0, 0, 0, 0], mask[1] = 1, 1
+    assert float(make_similarity("mse")(a, b, mask)) == pytest.approx((1 + 9) / 2)
+
+
 @pytest.mark.parametrize("name", SIMILARITIES)
 def test_mixed_precision_is_left_outside(name):
     a, b = image(2, 0), image(2, 1)
@@ -71,16 +100,16 @@ def test_ncc_is_the_squared_correlation_of_a_window():
 def test_nmi_of_identical_and_of_independent_images():
     rng = np.random.default_rng(0)
     a, b = (torch.from_numpy(rng.uniform(-1, 1, (1, 1, 256, 256)).astype(np.float32)) for _ in range(2))
-    assert float(normalised_mutual_information(a, b, 16)) < 0.01
+    assert float(normalised_mutual_information(a, b, bins=16)) < 0.01
     # Two values share one bit; the Parzen window adds its own entropy h to each image: NMI = log 2 / (log 2 + h).
     two = torch.where(torch.arange(256) % 2 == 0, 0.6, -0.6).expand_as(a)
-    same = float(normalised_mutual_information(two, two, 32))
+    same = float(normalised_mutual_information(two, two, bins=32))
     t = 0.2  # both values lie a fifth of a bin from a bin's centre
     window = np.array([(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3]) / 6
     h = -float((window * np.log(window)).sum())
     assert same == pytest.approx(math.log(2) / (math.log(2) + h), rel=1e-3)
-    assert float(normalised_mutual_information(two, -two, 32)) == pytest.approx(same, rel=1e-4)
-    assert float(normalised_mutual_information(a, a.square(), 32)) > 0.4
+    assert float(normalised_mutual_information(two, -two, bins=32)) == pytest.approx(same, rel=1e-4)
+    assert float(normalised_mutual_information(a, a.square(), bins=32)) > 0.4
 
 
 def test_mutual_information_of_a_noisy_bit():
@@ -120,7 +149,7 @@ def test_nmi_within_a_mask_ignores_the_rest():
     mask[..., :20, :] = True
     changed = b.clone()
     changed[..., 20:, :] = 0.3
-    first, second = (float(normalised_mutual_information(a, x, 16, mask)) for x in (b, changed))
+    first, second = (float(normalised_mutual_information(a, x, mask, 16)) for x in (b, changed))
     assert first == pytest.approx(second, abs=1e-6)
 
 

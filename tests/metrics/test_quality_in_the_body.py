@@ -35,7 +35,7 @@ def test_nmi_of_a_ragged_body_is_that_of_its_voxels():
     a, b = pair((40, 36))
     mask = a > a.median()
     line = [(x[mask] * 2 - 1)[None, None] for x in (a, b)]
-    expected = float(normalised_mutual_information(*line, 32))
+    expected = float(normalised_mutual_information(*line, bins=32))
     assert image_quality(a, b, mask)["nmi"] == pytest.approx(expected, abs=1e-5)
 
 

@@ -1,19 +1,24 @@
 """Dissimilarities of two images on one grid: 0 for images that agree, larger the less they do.
 
-All take images (B, C, *spatial) scaled to [-1, 1] and return a scalar mean over the batch.
+All take images (B, C, *spatial) scaled to [-1, 1], optionally a mask (B or 1, 1, *spatial) of weights that
+says where they are compared, and return a scalar mean over the batch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial, wraps
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
 from whence import kernels
 
-Similarity = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+class Similarity(Protocol):
+    """What registration and training compare images by."""
+
+    def __call__(self, a: torch.Tensor, b: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor: ...
 
 
 def _in_full_precision(measure: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
@@ -32,50 +37,46 @@ def _full(tensor: torch.Tensor) -> torch.Tensor:
 
 
 @_in_full_precision
-def ncc(a: torch.Tensor, b: torch.Tensor, window: int = 9) -> torch.Tensor:
+def ncc(a: torch.Tensor, b: torch.Tensor, mask: torch.Tensor | None = None, window: int = 9) -> torch.Tensor:
     """1 - mean squared local correlation; blind to a locally linear change of contrast."""
-    return 1 - kernels.local_correlation(a, b, window).mean()
+    return 1 - _mean(kernels.local_correlation(a, b, window, mask=mask), mask)
 
 
 @_in_full_precision
 def normalised_mutual_information(
-    a: torch.Tensor, b: torch.Tensor, bins: int = 32, mask: torch.Tensor | None = None
+    a: torch.Tensor, b: torch.Tensor, mask: torch.Tensor | None = None, bins: int = 32
 ) -> torch.Tensor:
     """NMI = 2 I(a; b) / (H(a) + H(b)) of each image of the batch, (B,), 0 (independent) to 1."""
     mutual, entropy_a, entropy_b = _information(a, b, bins, mask)
     return 2 * mutual / (entropy_a + entropy_b).clamp_min(1e-6)
 
 
-def nmi(a: torch.Tensor, b: torch.Tensor, bins: int = 32) -> torch.Tensor:
+def nmi(a: torch.Tensor, b: torch.Tensor, mask: torch.Tensor | None = None, bins: int = 32) -> torch.Tensor:
     """Differentiable normalised mutual information as a loss, 1 - NMI (TraceTrans's DNMI)."""
-    return 1 - normalised_mutual_information(a, b, bins).mean()
+    return 1 - normalised_mutual_information(a, b, mask, bins).mean()
 
 
 @_in_full_precision
-def mi(a: torch.Tensor, b: torch.Tensor, bins: int = 32) -> torch.Tensor:
+def mi(a: torch.Tensor, b: torch.Tensor, mask: torch.Tensor | None = None, bins: int = 32) -> torch.Tensor:
     """Negative mutual information in nats."""
-    return -_information(a, b, bins, None)[0].mean()
+    return -_information(a, b, bins, mask)[0].mean()
 
 
 @_in_full_precision
-def mind(a: torch.Tensor, b: torch.Tensor, radius: int = 2, dilation: int = 2) -> torch.Tensor:
+def mind(
+    a: torch.Tensor, b: torch.Tensor, mask: torch.Tensor | None = None, radius: int = 2, dilation: int = 2
+) -> torch.Tensor:
     """Mean absolute difference of MIND-SSC descriptors, channel by channel."""
-    channels = range(a.shape[1])
-    parts = [
-        (
-            kernels.mind_descriptor(a[:, c, None], radius, dilation)
-            - kernels.mind_descriptor(b[:, c, None], radius, dilation)
-        )
-        .abs()
-        .mean()
-        for c in channels
-    ]
+    parts = []
+    for c in range(a.shape[1]):
+        first, second = (kernels.mind_descriptor(image[:, c, None], radius, dilation) for image in (a, b))
+        parts.append(_mean((first - second).abs(), mask))
     return torch.stack(parts).mean()
 
 
-def mse(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+def mse(a: torch.Tensor, b: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
     """Mean squared difference."""
-    return (a - b).square().mean()
+    return _mean((a - b).square(), mask)
 
 
 SIMILARITIES: dict[str, Similarity] = {"ncc": ncc, "nmi": nmi, "mi": mi, "mind": mind, "mse": mse}
@@ -91,6 +92,15 @@ def make_similarity(name: str, **options: int) -> Similarity:
     if bins < 5:
         raise ValueError(f"{name} needs at least 5 bins; got {bins}")
     return partial(SIMILARITIES[name], **options) if options else SIMILARITIES[name]
+
+
+def _mean(values: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    """Mean over the batch of each image's mean under the mask."""
+    if mask is None:
+        return values.mean()
+    weight = mask.to(values.dtype).expand(values.shape[0], 1, *values.shape[2:])
+    totals = (values * weight).flatten(1).sum(dim=1) / values.shape[1]
+    return (totals / weight.flatten(1).sum(dim=1).clamp_min(1e-6)).mean()
 
 
 def _information(

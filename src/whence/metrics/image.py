@@ -50,7 +50,7 @@ def image_quality(prediction: torch.Tensor, target: torch.Tensor, mask: torch.Te
     found = {
         "ssim": float(ssim_map[centres].mean()) if bool(centres.any()) else float(ssim_map.mean()),
         "psnr": -10 * torch.log10(torch.tensor(max(squared, 1e-12))).item(),
-        "nmi": float(normalised_mutual_information(prediction * 2 - 1, target * 2 - 1, 32, mask).mean()),
+        "nmi": float(normalised_mutual_information(prediction * 2 - 1, target * 2 - 1, mask).mean()),
         "mae": float(difference.abs().mean()),
     }
     box = _bounding_box(mask)

@@ -18,6 +18,7 @@ from typing import ClassVar, Literal
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from whence import kernels
 from whence.losses import gradient_energy, lsgan_discriminator, lsgan_generator, make_similarity
@@ -53,6 +54,8 @@ class TraceTransConfig:
         similarity: what the deformation stream compares: nmi as published, ncc, mind or mse.
         similarity_bins: histogram bins of nmi in the deformation stream.
         similarity_window: window of ncc, voxels.
+        align_within: where the deformation stream compares: the whole image as published, or the body, that is
+            where either image rises above its background by a twentieth of its range, and a window around it.
         cross_to: which stream L_cross trains: both as published, or the translation alone, which then
             follows the deformation without holding it back.
         cross_bins: histogram bins of L_cross.
@@ -77,6 +80,7 @@ class TraceTransConfig:
     similarity: Literal["nmi", "ncc", "mind", "mse"] = "nmi"
     similarity_bins: int = 16
     similarity_window: int = 9
+    align_within: Literal["image", "body"] = "image"
     cross_to: Literal["both", "translation"] = "both"
     cross_bins: int = 32
     compared_channel: int = 0
@@ -214,7 +218,8 @@ class TraceTrans(Method):
         image, velocity = self.streams(batch["source"])
         report = {"l1": (image - batch["target"]).abs().mean()}
         if velocity is not None:
-            report["align"] = self.align(self.warped(batch["source"], velocity), batch["target"])
+            within = self._within(batch["source"], batch["target"])
+            report["align"] = self.align(self.warped(batch["source"], velocity), batch["target"], within)
         return report
 
     def _generator_terms(
@@ -230,7 +235,7 @@ class TraceTrans(Method):
             terms["adversarial"] = lsgan_generator(_score(self.judge_translation, source, image))
         if velocity is None or warped is None:
             return terms
-        terms["align"] = self.align(warped, target)
+        terms["align"] = self.align(warped, target, self._within(source, target))
         terms["smooth"] = gradient_energy(velocity)
         if self.config.deform_l1 > 0:
             terms["deform_l1"] = (warped - target).abs().mean()
@@ -239,6 +244,15 @@ class TraceTrans(Method):
         if self.config.gamma > 0:
             terms["cross"] = self.cross(image, warped if self.config.cross_to == "both" else warped.detach())
         return terms
+
+    def _within(self, source: torch.Tensor, target: torch.Tensor) -> torch.Tensor | None:
+        """Mask (B, 1, *spatial) of where the deformation stream compares; None for everywhere."""
+        if self.config.align_within == "image":
+            return None
+        above = torch.cat([source, target], dim=1).amax(dim=1, keepdim=True) > -0.9
+        pool = F.max_pool2d if above.ndim == 4 else F.max_pool3d
+        window = self.config.similarity_window
+        return pool(above.to(source.dtype), window, stride=1, padding=window // 2)
 
     def _total(self, terms: dict[str, torch.Tensor]) -> torch.Tensor:
         c = self.config
