@@ -127,7 +127,7 @@ def _fit(given: list[str]) -> None:
         given = ["tracetrans", *given]
     method = find_method(given[0])
     parser = fit_parser(method)
-    options = parser.parse_args(config_argument(given[1:]))
+    options = parser.parse_args(config_argument(given[1:], given[0]))
     model, train = parser.settings(options)
     print(fit(given[0], options.data, options.out, model, train))
 

@@ -38,9 +38,10 @@ class Predictor:
         """
         count, channels = source.tensor.shape[:2]
         if count != 1 or channels != self.frame.source_channels:
+            colour = "; it looks like a colour image, which a viewer can save as grey" if channels in (3, 4) else ""
             raise InputError(
-                f"the model expects one image with {self.frame.source_channels} channel(s); "
-                f"{name} holds {count} with {channels}"
+                f"the model expects one image of {self.frame.source_channels} channel(s); "
+                f"{name} has {count if count > 1 else channels} {'images' if count > 1 else 'channels'}{colour}"
             )
         lattice = self.frame.lattice(source.grid, name)
         inputs, intensity = self.frame.enter(source, lattice)

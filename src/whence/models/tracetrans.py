@@ -55,7 +55,7 @@ class TraceTransConfig:
         similarity_bins: histogram bins of nmi in the deformation stream.
         similarity_window: window of ncc, voxels.
         align_within: where the deformation stream compares: the whole image as published, or the body, that is
-            where either image rises above its background by a twentieth of its range, and a window around it.
+            where the mean of a window rises a tenth of the range above the background, and a window around it.
         cross_to: which stream L_cross trains: both as published, or the translation alone, which then
             follows the deformation without holding it back.
         cross_bins: histogram bins of L_cross.
@@ -249,10 +249,12 @@ class TraceTrans(Method):
         """Mask (B, 1, *spatial) of where the deformation stream compares; None for everywhere."""
         if self.config.align_within == "image":
             return None
-        above = torch.cat([source, target], dim=1).amax(dim=1, keepdim=True) > -0.9
-        pool = F.max_pool2d if above.ndim == 4 else F.max_pool3d
+        brighter = torch.cat([source, target], dim=1).amax(dim=1, keepdim=True)
+        mean, most = (F.avg_pool2d, F.max_pool2d) if source.ndim == 4 else (F.avg_pool3d, F.max_pool3d)
         window = self.config.similarity_window
-        return pool(above.to(source.dtype), window, stride=1, padding=window // 2)
+        # The mean of a window, so that noise over the background does not count.
+        above = mean(brighter, window, stride=1, padding=window // 2, count_include_pad=False) > -0.8
+        return most(above.to(source.dtype), window, stride=1, padding=window // 2)
 
     def _total(self, terms: dict[str, torch.Tensor]) -> torch.Tensor:
         c = self.config

@@ -1,4 +1,4 @@
-"""Settings: one YAML a published setting, one a CPU-sized setting."""
+"""Settings: one YAML a published setting, one a CPU-sized setting; named METHOD-SETTING."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ def recipe(name: str) -> Path | None:
     return path if path.is_file() else None
 
 
-def recipe_names() -> list[str]:
-    """Names of the recipes that come with the package."""
-    return sorted(path.stem for path in Path(__file__).parent.glob("*.yaml"))
+def recipe_names(method: str) -> list[str]:
+    """Names of a method's recipes that come with the package."""
+    return sorted(path.stem for path in Path(__file__).parent.glob(f"{method}-*.yaml"))

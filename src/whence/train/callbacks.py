@@ -43,6 +43,8 @@ class Watch(Callback):
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         if trainer.is_global_zero:
             self._keep_rows_before(pl_module.first_step)
+            if pl_module.first_step:
+                print(f"goes on at step {pl_module.first_step} of {pl_module.settings.steps}")
             self.bar = progress_bar()
             self.task = self.bar.add_task(
                 self.description, total=pl_module.settings.steps, completed=pl_module.first_step, note=""

@@ -8,12 +8,14 @@ from pathlib import Path
 from whence.data.phantom import write_phantom
 from whence.data.readers import reader
 from whence.train.callbacks import progress_bar
+from whence.train.run import check_folder
 
 
 def write_phantom_with_bar(
     kind: str, n: int, size: int, out: Path, dims: int = 2, seed: int = 0, jobs: int = 1
 ) -> Path:
     """Write a phantom under a progress bar; returns its pairs.csv."""
+    check_folder(out)
     with progress_bar() as bar:
         task = bar.add_task(f"phantom {kind}", total=n, note="")
         return write_phantom(
@@ -24,6 +26,7 @@ def write_phantom_with_bar(
 def convert_with_bar(layout: str, folder: Path, out: Path, test: Sequence[str] = ()) -> Path:
     """Convert a published data set under a progress bar; returns its pairs.csv."""
     module = reader(layout)
+    check_folder(out)
     with progress_bar() as bar:
         task = bar.add_task(f"reading {layout}", total=None, note="")
         return module.convert(

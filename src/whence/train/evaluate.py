@@ -17,7 +17,7 @@ from whence.io import read_labels, replacing, save_json
 from whence.models.predictor import Predictor
 from whence.trace import Trace
 from whence.train.callbacks import progress_bar
-from whence.train.run import load
+from whence.train.run import check_folder, load
 from whence.train.score import OF_THE_TRACE, Truth, nothing, score, summarise
 
 
@@ -39,6 +39,7 @@ def evaluate(
     import pandas as pd
 
     out = Path(out)
+    check_folder(out)
     predictor = load(run, device)
     table = read_pairs(data).split(split)
     rows, absent, kept = [], [], []

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import math
 import warnings
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,12 +15,13 @@ from typing import Any
 import torch
 
 from whence.data import PairDataset, read_pairs, survey
-from whence.data.frame import up_to_multiple
+from whence.data.frame import Frame, up_to_multiple
+from whence.data.pairs import PairsTable
 from whence.errors import InputError
 from whence.models import find_method
 from whence.train.callbacks import Watch, progress_bar
 from whence.train.checkpoints import LAST, WholeCheckpoints, has_checkpoint, latest_checkpoint
-from whence.train.run import RunConfig, differences, model_path, save_model, write_config
+from whence.train.run import RunConfig, check_folder, differences, model_path, save_model, write_config
 from whence.train.settings import TrainConfig
 
 LARGEST_LATTICE = 2**30
@@ -31,13 +35,16 @@ def fit(method: str, data: str | Path, out: str | Path, model: Any = None, train
     """
     train = train or TrainConfig()
     out, data = Path(out), Path(data)
+    check_folder(out)
     chosen = find_method(method)
     model = chosen.config_class() if model is None else model
     table = read_pairs(data)
     training_rows = table.split("train")
     known = RunConfig.from_file(out / "config.yaml") if (out / "config.yaml").is_file() else None
-    source = str(data.resolve())
-    if known is not None and (changes := differences(known, RunConfig(method, model, train, known.frame, source))):
+    source, pairs = str(data.resolve()), _content(table)
+    if known is not None and (
+        changes := differences(known, RunConfig(method, model, train, known.frame, source, pairs))
+    ):
         if model_path(out).is_file() or has_checkpoint(out / "checkpoints"):
             raise InputError(f"{out} holds a run of other settings ({'; '.join(changes)}); choose another --out")
         known = None  # it has learnt nothing yet
@@ -46,8 +53,9 @@ def fit(method: str, data: str | Path, out: str | Path, model: Any = None, train
         if known
         else survey(training_rows, train.dims, train.plane, train.size, train.spacing, train.rescale)
     )
-    config = RunConfig(method, model, train, frame, source)
+    config = RunConfig(method, model, train, frame, source, pairs)
     if known is not None and model_path(out).is_file():
+        print(f"{out} is finished already: {train.steps} steps")
         return out
     if train.threads:
         torch.set_num_threads(train.threads)
@@ -75,6 +83,7 @@ def fit(method: str, data: str | Path, out: str | Path, model: Any = None, train
         held_out = None
         if any(row.split == "val" for row in table):
             held_out = PairDataset(table.split("val"), frame)
+    print(_summary(table, frame, samples, held_out))
     if known is None:
         # Only now is it known that these settings can be trained at all.
         write_config(config, out)
@@ -153,3 +162,28 @@ def _make_folder(out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot write to {out}: {error.strerror}") from error
+
+
+def _content(table: PairsTable) -> str:
+    """What a table holds, in words and a hash that any change of its rows or of a file's size changes."""
+    digest = hashlib.sha256()
+    for row in table:
+        files = {column: [path.name, _size(path)] for column, path in row.files.items()}
+        digest.update(json.dumps([row.id, row.split, files, row.conditions], sort_keys=True).encode())
+    return f"{_counts(table)}; {digest.hexdigest()[:12]}"
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else len(list(path.iterdir()))
+
+
+def _counts(table: PairsTable) -> str:
+    counts = Counter(row.split for row in table)
+    return ", ".join(f"{count} {split or 'of no split'}" for split, count in counts.items())
+
+
+def _summary(table: PairsTable, frame: Frame, samples: PairDataset, held_out: PairDataset | None) -> str:
+    shape, spacing = "x".join(map(str, frame.shape)), "x".join(f"{s:g}" for s in frame.spacing)
+    slices = f"; {len(samples)} {frame.plane} slices to train on" if len(samples) != len(table.split("train")) else ""
+    validation = "" if held_out is not None else "; no row of split val, so that nothing is held out while training"
+    return f"{_counts(table)}{slices}; images of {shape} voxels of {spacing} mm{validation}"

@@ -39,7 +39,9 @@ def fit_parser(method: type[Method]) -> FitParser:
             )
     parser = FitParser(prog=f"whence fit {method.name}", description=method.__doc__)
     parser.method = method
-    parser.add_argument("--config", action="config", help=f"YAML file or recipe: {', '.join(recipe_names())}")
+    parser.add_argument(
+        "--config", action="config", help=f"YAML file or recipe: {', '.join(recipe_names(method.name)) or 'none yet'}"
+    )
     parser.add_argument("--data", type=Path, required=True, help="pairs.csv")
     parser.add_argument("--out", type=Path, required=True, help="run folder")
     parser.add_class_arguments(TrainConfig, sub_configs=False)
@@ -51,12 +53,12 @@ def read_recipe(name: str, method: type[Method], **changes: Any) -> tuple[Any, T
     """The configs of a recipe, with some values changed."""
     parser = fit_parser(method)
     given = [f"--{key}={value}" for key, value in changes.items()]
-    options = parser.parse_args(config_argument(["--data=.", "--out=.", "--config", name, *given]))
+    options = parser.parse_args(config_argument(["--data=.", "--out=.", "--config", name, *given], method.name))
     return parser.settings(options)
 
 
-def config_argument(given: list[str]) -> list[str]:
-    """Arguments with ``--config NAME`` turned into the path of that recipe, where it is no file."""
+def config_argument(given: list[str], method: str) -> list[str]:
+    """Arguments with ``--config NAME`` turned into the path of that recipe of the method, where it is no file."""
     found = list(given)
     for position, word in enumerate(found):
         value = None
@@ -66,9 +68,11 @@ def config_argument(given: list[str]) -> list[str]:
             value, index, prefix = word.removeprefix("--config="), position, "--config="
         if value is None or Path(value).is_file():
             continue
+        names = recipe_names(method)
+        if value not in names:
+            known = f"one of {method}'s recipes: {', '.join(names)}" if names else f"a recipe: {method} has none"
+            raise InputError(f"--config names {value!r}, neither a file nor {known}")
         path = recipe(value)
-        if path is None:
-            raise InputError(f"--config names {value!r}, neither a file nor one of {', '.join(recipe_names())}")
         found[index] = f"{prefix}{path}"
     return found
 

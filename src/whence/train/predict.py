@@ -8,7 +8,7 @@ from whence.data.dataset import read_image
 from whence.data.pairs import read_pairs
 from whence.train.callbacks import progress_bar
 from whence.train.evaluate import beside_truth, predict_row, row_generator
-from whence.train.run import load
+from whence.train.run import check_folder, load
 from whence.train.score import Truth
 
 
@@ -25,11 +25,15 @@ def predict(
     Rows of a table that name a target get it saved beside the prediction. Methods that sample
     draw from ``seed``. Returns the trace folders.
     """
-    predictor = load(run, device)
     image, out = Path(image), Path(out)
+    check_folder(out)
+    predictor = load(run, device)
     if image.suffix != ".csv":
         name = image.name.split(".")[0]
-        trace = predictor.predict(read_image(image), row_generator(seed, name), name=str(image), id=name)
+        source = read_image(image)
+        if predictor.frame.dims < source.dims:
+            print(f"{image} is a volume and the model one of slices: each {predictor.frame.plane} slice by itself")
+        trace = predictor.predict(source, row_generator(seed, name), name=str(image), id=name)
         return [trace.save(out)]
     table = read_pairs(image, columns=("source",))
     rows = table.split(split) if split else table

@@ -21,13 +21,17 @@ from whence.train.settings import TrainConfig
 
 @dataclass(frozen=True)
 class RunConfig:
-    """All that defines a run, as it stands in config.yaml."""
+    """All that defines a run, as it stands in config.yaml.
+
+    ``pairs`` is what the table held: how many rows of each split, and a hash of their files' names and sizes.
+    """
 
     method: str
     model: Any
     train: TrainConfig
     frame: Frame
     data: str
+    pairs: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for YAML."""
@@ -35,6 +39,7 @@ class RunConfig:
             "whence": __version__,
             "method": self.method,
             "data": self.data,
+            "pairs": self.pairs,
             "model": _plain(asdict(self.model)),
             "train": _plain(asdict(self.train)),
             "frame": self.frame.to_dict(),
@@ -52,6 +57,7 @@ class RunConfig:
                 TrainConfig(**content["train"]),
                 Frame(**content["frame"]),
                 content["data"],
+                content.get("pairs", ""),
             )
         except KeyError as error:
             raise InputError(f"{path} is not the config of a whence run: it has no {error}") from error
@@ -75,7 +81,7 @@ def differences(old: RunConfig, new: RunConfig) -> list[str]:
     """Settings in which two runs differ, each as ``name: old -> new``."""
     found = []
     before, after = old.to_dict(), new.to_dict()
-    for section in ("method", "data", "model", "train", "frame"):
+    for section in ("method", "data", "pairs", "model", "train", "frame"):
         a, b = before[section], after[section]
         if not isinstance(a, dict) or not isinstance(b, dict):
             a, b = {section: a}, {section: b}
@@ -95,6 +101,17 @@ def save_model(method: Method, folder: Path) -> None:
     save_weights({name: value.detach().cpu() for name, value in method.state_dict().items()}, model_path(folder))
 
 
+def check_folder(out: Path) -> None:
+    """Raise InputError where an output's folder cannot be made or written to; makes none."""
+    there = out
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    if not there.is_dir():
+        raise InputError(f"cannot write to {out}: {there} is a file; expected a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(f"cannot write to {out}: no permission in {there}")
+
+
 def model_path(folder: Path) -> Path:
     return folder / "model.safetensors"
 
@@ -109,7 +126,7 @@ def load(folder: str | Path, device: str = "cpu") -> Predictor:
     try:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device {device!r} is not at hand: {str(error).splitlines()[0]}") from error
+        raise InputError(f"device {device!r} is not at hand; expected {' or '.join(_devices())}") from error
     if not (folder / "config.yaml").is_file():
         raise InputError(f"expected a run folder with a config.yaml; got {folder}")
     config = RunConfig.from_file(folder / "config.yaml")
@@ -127,6 +144,11 @@ def load(folder: str | Path, device: str = "cpu") -> Predictor:
         )
     method.load_state_dict(weights)
     return Predictor(method.to(device).eval(), config.frame)
+
+
+def _devices() -> list[str]:
+    found = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    return ["cpu", *(name for name, there in found.items() if there)]
 
 
 def _shape(weights: dict[str, torch.Tensor], name: str) -> tuple[int, ...] | None:

@@ -109,15 +109,17 @@ def test_an_interrupted_run_goes_on(tmp_path, written):
     assert hashes(out) == hashes(written)
 
 
-def test_other_settings_make_every_case_anew(tmp_path):
+@pytest.mark.parametrize(
+    ("change", "named"), [({"seed": 2}, "seed: 1 -> 2"), ({"n": 1}, "n: 2 -> 1"), ({"size": 40}, "size: 32 -> 40")]
+)
+def test_a_data_set_of_other_settings_stays(tmp_path, change, named):
     out = tmp_path / "set"
-    write_phantom("surgery", 2, 32, out, seed=1)
-    first = hashes(out)
-    write_phantom("surgery", 1, 32, out, seed=2)
-    second = hashes(out)
-    assert second["case0000/source.nii.gz"] != first["case0000/source.nii.gz"]
-    assert "case0001/source.nii.gz" not in second
-    assert len(rows(out / "pairs.csv")) == 1
+    settings = {"kind": "surgery", "n": 2, "size": 32, "out": out, "seed": 1}
+    write_phantom(**settings)
+    before = hashes(out)
+    with pytest.raises(InputError, match=rf"set holds a data set of other settings \({named}\); choose another --out"):
+        write_phantom(**settings | change)
+    assert hashes(out) == before
 
 
 def test_three_dimensions(tmp_path):

@@ -34,20 +34,18 @@ def write_phantom(
     """Write cases 0..n-1 of a kind under ``out`` and return the path of its ``pairs.csv``.
 
     One folder a case, ``size`` voxels a side, ``dims`` 2 or 3; the table comes last, its paths relative
-    to it. An interrupted run goes on where it stopped; finished cases are kept only if they come from
-    the same settings. The last eighth of the cases (50 at most) is the test split, three fifths as many
-    before them are for validation. ``jobs`` above 1 start as many processes (the bytes stay the same);
-    ``progress`` is called with (done, n). Raises InputError for settings that make no sense and for a
-    folder that holds another table.
+    to it. An interrupted run goes on where it stopped. The last eighth of the cases (50 at most) is the
+    test split, three fifths as many before them are for validation. ``jobs`` above 1 start as many
+    processes (the bytes stay the same); ``progress`` is called with (done, n). Raises InputError for
+    settings that make no sense and for a folder that holds a data set of other settings or another table.
     """
     from whence.io import save_yaml
 
     module = phantom(kind)
     _check(n, size, dims, seed, jobs)
     out = Path(out)
-    settings = {"kind": kind, "version": module.VERSION, "size": size, "dims": dims, "seed": seed}
+    settings = {"kind": kind, "version": module.VERSION, "n": n, "size": size, "dims": dims, "seed": seed}
     if not _same(out, settings):
-        _clear(out, module.FILES)
         save_yaml(settings, out / SETTINGS)
     save_yaml(module.LABEL_NAMES, out / LABEL_NAMES)
 
@@ -128,26 +126,17 @@ def _same(out: Path, settings: dict[str, Any]) -> bool:
     from whence.io import load_yaml
 
     if (out / SETTINGS).exists():
-        return load_yaml(out / SETTINGS) == settings
+        known = load_yaml(out / SETTINGS)
+        names = [name for name in {**known, **settings} if known.get(name) != settings.get(name)]
+        changes = [f"{name}: {known.get(name)} -> {settings.get(name)}" for name in names]
+        if names:
+            raise InputError(f"{out} holds a data set of other settings ({'; '.join(changes)}); choose another --out")
+        return True
     if (out / TABLE).exists():
         raise InputError(
             f"{out / TABLE} is there already, and no {SETTINGS} beside it; expected a folder without another data set"
         )
     return False
-
-
-def _clear(out: Path, files: dict[str, str]) -> None:
-    """Remove what an earlier run with other settings wrote, the table first."""
-    from whence.io.atomic import unwritable
-
-    try:
-        for name in (TABLE, SETTINGS):
-            (out / name).unlink(missing_ok=True)
-        for done in out.glob("case*/case.yaml"):
-            for name in ("case.yaml", *files.values()):
-                (done.parent / name).unlink(missing_ok=True)
-    except OSError as error:
-        raise unwritable(out, error) from error
 
 
 def _check(n: int, size: int, dims: int, seed: int, jobs: int) -> None:

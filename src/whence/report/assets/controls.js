@@ -9,7 +9,7 @@ function legendOf(key) {
   const top = loaded.jacobian_max;
   if (key === "grid" || key === "arrows") return [];
   if (key === "magnitude") return bar("magnitude", "0", `${loaded.moved_mm.toFixed(1)} mm in the body`);
-  if (key === "jacobian") return bar("jacobian", `grew \u2212${top.toFixed(1)}`, `+${top.toFixed(1)} shrank`);
+  if (key === "jacobian") return bar("jacobian", `grew \u00d7${Math.exp(top).toFixed(1)}`, `shrank \u00d7${Math.exp(-top).toFixed(1)}`);
   if (key === "novelty") return bar("novelty", "0", "1");
   if (!loaded.labels.length) return [make("span", {}, "none in this trace")];
   return loaded.labels.map((label, i) => {

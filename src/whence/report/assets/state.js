@@ -12,7 +12,7 @@ const OVERLAYS = [
     key: "jacobian",
     name: "Volume change",
     opacity: 0.6,
-    hint: "log det J of the map from prediction to source: above 0 the tissue has shrunk, below 0 it has grown; magenta: folded",
+    hint: "Volume of the tissue in the prediction over that in the source, 1/det J of the field; magenta: folded",
   },
   { key: "novelty", name: "Novelty", opacity: 0.65, hint: "0 to 1: how little of the prediction the warped source explains" },
   { key: "labels", name: "Carried labels", opacity: 0.5, hint: "Labels of the source, carried to the prediction" },

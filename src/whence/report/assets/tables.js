@@ -76,11 +76,12 @@ function showPins() {
 }
 
 function pinsAsCsv() {
-  const names = ["r", "a", "s"].slice(0, loaded.dims);
-  const head = ["pin", "clicked", ...names.map((n) => `source_${n}`), ...names.map((n) => `prediction_${n}`), "moved_mm", "novelty", "remark", "frame"];
+  // label, x, y, z and frame are what `whence apply --points` reads: the point of the prediction.
+  const names = ["x", "y", "z"].slice(0, loaded.dims);
+  const head = ["label", ...names, "frame", ...names.map((n) => `source_${n}`), "moved_mm", "novelty", "clicked", "remark"];
   const exact = (mm) => mm.slice(0, loaded.dims).map((v) => v.toFixed(3));
   const rows = state.pins.map((pin) => [
-    pin.number, pin.side, ...exact(pin.source), ...exact(pin.prediction), pin.moved.toFixed(3), pin.novelty === null ? "" : pin.novelty.toFixed(3), remark(pin), "RAS",
+    `P${pin.number}`, ...exact(pin.prediction), "RAS", ...exact(pin.source), pin.moved.toFixed(3), pin.novelty === null ? "" : pin.novelty.toFixed(3), pin.side, remark(pin),
   ]);
   return [head, ...rows].map((row) => row.join(",")).join("\n") + "\n";
 }
