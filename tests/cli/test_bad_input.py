@@ -155,7 +155,7 @@ def test_a_bad_image_in_a_table(kind, column, bench, trained, fit_command, refus
 
 @pytest.mark.parametrize("kind", [*(kind for kind in BAD_IMAGES if kind != "dimensions"), "channels"])
 def test_a_bad_image_to_predict(kind, trained, surgery, refused, tmp_path):
-    spoil, says = {**BAD_IMAGES, "channels": (of_three_channels, "1 with 3")}[kind]
+    spoil, says = {**BAD_IMAGES, "channels": (of_three_channels, "has 3 channels; it looks like a colour image")}[kind]
     image = tmp_path / "image.nii.gz"
     shutil.copy(surgery.parent / rows_of(surgery)[-1]["source"], image)
     out = tmp_path / "out"

@@ -144,7 +144,7 @@ def test_wrong_images_are_named():
         Frame(3, (1.0,) * 3, (16,) * 3).lattice(Grid.regular((8, 8)), "knee.nii")
     with pytest.raises(InputError, match="unknown plane 'oblique'"):
         Frame(2, (1.0, 1.0), (16, 16), plane="oblique")
-    with pytest.raises(InputError, match=r"knee\.nii holds 1 with 2"):
+    with pytest.raises(InputError, match=r"of 1 channel\(s\); knee\.nii has 2 channels"):
         Predictor(Known(), frame).predict(Volume(torch.zeros(1, 2, 8, 8), Grid.regular((8, 8))), name="knee.nii")
 
 

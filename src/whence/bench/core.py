@@ -169,20 +169,31 @@ def _contestants(
 
     dims = len(shape)
     similarity = operation.split(",")[0].lower()
+    voxelmorph = _voxelmorph()
     if operation == "warp":
         own: Call = kernels.warp
         axes = [2 * (kernels.identity(shape) + inputs[1])[:, d] / (shape[d] - 1) - 1 for d in reversed(range(dims))]
         ready = [inputs[0], torch.stack(axes, dim=-1)]
         sample = partial(F.grid_sample, align_corners=True, padding_mode="border")
-        peers = {"MONAI Warp": (Warp(), inputs), "grid_sample with a ready grid": (sample, ready)}
+        peers: dict[str, tuple[Call, list[torch.Tensor]]] = {
+            "MONAI Warp": (Warp(), inputs),
+            "grid_sample with a ready grid": (sample, ready),
+        }
+        if voxelmorph:
+            peers["voxelmorph"] = (partial(voxelmorph.spatial_transform, padding_mode="border"), inputs)
     elif operation == "compose":
         own, peers = kernels.compose, {}
     elif operation == "exp":
         own, peers = kernels.exp, {"MONAI DVF2DDF": (DVF2DDF(), inputs)}
+        if voxelmorph:
+            peers["voxelmorph"] = (partial(voxelmorph.integrate_vec, steps=7), inputs)
     elif operation == "exp and warp":
         flow, carry = DVF2DDF(), Warp()
         own = _exp_and_warp
         peers = {"MONAI DVF2DDF, Warp": (lambda v, i: carry(i, flow(v)), inputs)}
+        if voxelmorph:
+            integrate, move = partial(voxelmorph.integrate_vec, steps=7), voxelmorph.spatial_transform
+            peers["voxelmorph"] = (lambda v, i: move(i, integrate(v), padding_mode="border"), inputs)
     elif operation == "Jacobian determinant":
         own, peers = kernels.jacobian_determinant, {}
     elif operation == "MIND-SSC":
@@ -196,6 +207,15 @@ def _contestants(
         scaled = [(i + 1) / 2 for i in inputs]
         peers = {"MONAI GMI": (GlobalMutualInformationLoss("b-spline", 32), scaled)}
     return {"ours": (own, inputs), "reference": (_plain(own), inputs), **peers}
+
+
+def _voxelmorph() -> Any:
+    """voxelmorph's functions where it is installed, else None."""
+    try:
+        from voxelmorph.nn import functional
+    except ImportError:
+        return None
+    return functional
 
 
 def _exp_and_warp(velocity: torch.Tensor, image: torch.Tensor) -> torch.Tensor:

@@ -87,8 +87,9 @@ def gradients_into(
     shape, out = _three(image.shape[2:]), _three(grad.shape[2:])
     # Thick slabs, since each task looks through the rows that reach into its own.
     chunks = max(1, min(shape[0] // 4, -(-4 * torch.get_num_threads() // batches[0])))
-    touched = torch.empty(2 * batches[2] * out[0] * out[1] if grad_image.numel() else 0, dtype=torch.int32)
-    if grad_image.numel():
+    shared = grad_image.numel() > 0 and chunks > 1
+    touched = torch.empty(2 * batches[2] * out[0] * out[1] if shared else 0, dtype=torch.int32)
+    if shared:
         run(loops.reach, coordinates, touched, dims, shape[0], out, batches[2], flags[0])
     arrays = (image, coordinates, grad, grad_image, grad_coordinates, touched)
     run(loops.backward, *arrays, dims, shape, out, batches, image.shape[1], chunks, flags)

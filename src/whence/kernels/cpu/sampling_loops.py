@@ -208,7 +208,7 @@ def backward(image, coordinates, grad, grad_image, grad_coordinates, touched, D,
             slope, hit = want_coordinates and begin <= p < end, False
             if want_image:
                 row = (b % B_coordinates) * P * Q + line
-                hit = touched[U(2 * row)] < high and touched[U(2 * row + 1)] >= low
+                hit = chunks == 1 or (touched[U(2 * row)] < high and touched[U(2 * row + 1)] >= low)
             if not (slope or hit):
                 continue
             for first in range(0, R, L):
@@ -220,6 +220,12 @@ def backward(image, coordinates, grad, grad_image, grad_coordinates, touched, D,
                         shifted = grad_coordinates[U((b * D + c) * M + at) :]
                         for r in range(count):
                             shifted[r] += given[r]
+                    if D == 2 and slope and hit and chunks == 1 and not flags[2]:
+                        # Both gradients of a small image in one pass: the neighbours are looked up once.
+                        picture = image[U(((b % B_image) * C + c) * N) :]
+                        slopes = grad_coordinates[U(b * D * M + at) :]
+                        _both_2d(picture, near, weight, given, slopes, grad_image[U((b * C + c) * N) :], M, count)
+                        continue
                     if slope and not flags[2]:
                         picture = image[U(((b % B_image) * C + c) * N) :]
                         slopes = grad_coordinates[U(b * D * M + at) :]
@@ -250,6 +256,28 @@ def _slopes_2d(image, near, weight, grad, slopes, M, count):
             slopes[r] += grad[r] * (dy0 * (wx0 * a + wx1 * b) + dy1 * (wx0 * c + wx1 * d))
         if dx0 != dx1:
             slopes[U(M + r)] += grad[r] * (wy0 * (dx0 * a + dx1 * b) + wy1 * (dx0 * c + dx1 * d))
+
+
+@inner
+def _both_2d(image, near, weight, grad, slopes, result, M, count):
+    for r in range(count):
+        y0, x0, wy0, wx0 = near[r], near[4 * L + r], weight[r], weight[8 * L + r]
+        if (y0 | x0) < 0 or wy0 * wx0 != wy0 * wx0:
+            continue
+        y1, x1, wy1, wx1 = near[L + r], near[5 * L + r], weight[L + r], weight[9 * L + r]
+        dy1, dx1, dy0, dx0 = weight[3 * L + r], weight[11 * L + r], weight[2 * L + r], weight[10 * L + r]
+        i, j, k, m = U(y0 + x0), U(y0 + x1), U(y1 + x0), U(y1 + x1)
+        a, b, c, d, g = image[i], image[j], image[k], image[m], grad[r]
+        g0, g1 = g * wx0, g * wx1
+        # An axis without a slope gives nothing, even beside a NaN.
+        if dy0 != dy1:
+            slopes[r] += dy0 * (g0 * a + g1 * b) + dy1 * (g0 * c + g1 * d)
+        if dx0 != dx1:
+            slopes[U(M + r)] += g * (wy0 * (dx0 * a + dx1 * b) + wy1 * (dx0 * c + dx1 * d))
+        result[i] += wy0 * g0
+        result[j] += wy0 * g1
+        result[k] += wy1 * g0
+        result[m] += wy1 * g1
 
 
 @inner
