@@ -51,8 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail("not enough memory; try smaller images, fewer features or a smaller batch")
     except FloatingPointError as error:
         return _fail(f"training stopped: {error}; try a lower learning rate")
-    except KeyboardInterrupt:
-        print("stopped; the same command takes up the work where it can", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print(str(error) or "stopped; the same command takes up the work where it can", file=sys.stderr)
         return 130
     return 0
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from collections import Counter
 from dataclasses import asdict
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 
 import whence
 from whence.cli import main
+from whence.data import read_pairs
 from whence.errors import InputError
 from whence.io import load_weights, load_yaml, save_weights
 from whence.train.run import RunConfig, differences, load
@@ -40,10 +42,24 @@ def test_a_run_folder_is_whole(trained):
     assert all(np.isfinite(float(row["loss"])) and np.isfinite(float(row["val_l1"])) for row in rows)
 
 
-def test_a_finished_run_is_left_alone(trained, surgery, fit_command):
+def test_a_finished_run_is_left_alone(trained, surgery, fit_command, capsys):
     before = contents(trained)
     assert main(fit_command(surgery, trained)) == 0
+    assert "is finished already" in capsys.readouterr().out
     assert contents(trained) == before
+
+
+def test_training_says_what_it_found(surgery, fit_command, tmp_path, capsys):
+    assert main(fit_command(surgery, tmp_path / "run")) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    counts = Counter(row.split for row in read_pairs(surgery))
+    assert ", ".join(f"{n} {name}" for name, n in counts.items()) + "; images of 32x32 voxels of" in said
+
+
+def test_a_recipe_of_another_method_is_refused(surgery, tmp_path, capsys):
+    given = ["--data", str(surgery), "--out", str(tmp_path / "run")]
+    assert main(["fit", "tracetrans", "--config", "pix2pix-cpu", *given]) == 2
+    assert "neither a file nor one of tracetrans's recipes: tracetrans-cpu" in capsys.readouterr().err
 
 
 def test_other_settings_in_one_folder_are_refused(trained, surgery, fit_command, capsys):

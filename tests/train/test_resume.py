@@ -105,7 +105,7 @@ def test_killed_and_started_again(how, checkpoints, unbroken, surgery, fit_comma
 
 
 @pytest.fixture
-def interrupted(surgery, fit_command, tmp_path, monkeypatch):
+def interrupted(surgery, fit_command, tmp_path, monkeypatch, capsys):
     """A run stopped by Ctrl+C in its third stretch, and its command."""
     command = fit_command(surgery, tmp_path / "run", **CHANGES)
     with monkeypatch.context() as patch:
@@ -120,6 +120,7 @@ def interrupted(surgery, fit_command, tmp_path, monkeypatch):
         patch.setattr(TraceTrans, "training_step", step)
         handler = signal.getsignal(signal.SIGINT)
         assert main(command) == 130
+        assert "goes on at step 8 of 14" in capsys.readouterr().err
         signal.signal(signal.SIGINT, handler)
     return tmp_path / "run", command
 
@@ -128,9 +129,22 @@ def torn(path):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-def test_interrupted_and_started_again(interrupted, unbroken):
+def test_interrupted_and_started_again(interrupted, unbroken, capsys):
     run, command = interrupted
     finishes_as(unbroken, command, run)
+    assert "goes on at step 8 of 14" in capsys.readouterr().out
+
+
+def test_a_table_that_changed_is_noticed(interrupted, surgery, tmp_path, capsys):
+    run, command = interrupted
+    lines = surgery.read_text().splitlines()
+    try:
+        surgery.write_text("\n".join(lines[:-1]) + "\n")
+        assert main(command) == 2
+    finally:
+        surgery.write_text("\n".join(lines) + "\n")
+    assert "holds a run of other settings (pairs: " in capsys.readouterr().err
+    assert not (run / "model.safetensors").exists()
 
 
 @pytest.mark.parametrize("damage", [torn, lambda p: p.write_bytes(b""), lambda p: p.write_bytes(bytes(5000))])

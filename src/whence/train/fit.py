@@ -153,7 +153,9 @@ def _run(
         except SystemExit as error:
             # Lightning turns an interruption into an exit of its own.
             if trainer.interrupted:
-                raise KeyboardInterrupt from error
+                # A stretch that was not finished is taken again from its beginning.
+                place = f"step {training.first_step} of {train.steps}"
+                raise KeyboardInterrupt(f"stopped; the same command goes on at {place}") from error
             raise
 
 
