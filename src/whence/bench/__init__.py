@@ -14,6 +14,7 @@ from whence.errors import InputError
 
 TABLES = {
     "core": "whence.bench.core",
+    "training": "whence.bench.training",
     "tracetrans": "whence.bench.tracetrans",
 }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import statistics
 import threading
 import time
@@ -17,8 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from whence import kernels
-from whence.bench.rows import Row
-from whence.kernels.dispatch import VARIABLE
+from whence.bench.rows import Row, kernel_choice
 from whence.losses import make_similarity
 
 _NOTES = (
@@ -226,14 +224,8 @@ def _plain(call: Call) -> Call:
     """A call with the reference kernels."""
 
     def plain(*inputs: torch.Tensor) -> torch.Tensor:
-        before = os.environ.get(VARIABLE)
-        os.environ[VARIABLE] = "reference"
-        try:
+        with kernel_choice("reference"):
             return call(*inputs)
-        finally:
-            os.environ.pop(VARIABLE)
-            if before is not None:
-                os.environ[VARIABLE] = before
 
     return plain
 

@@ -8,7 +8,8 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -19,6 +20,7 @@ from whence import __version__
 from whence.bench import find_table
 from whence.errors import InputError
 from whence.io import load_json, replacing, save_json
+from whence.kernels.dispatch import VARIABLE
 
 ROOT = Path(__file__).parents[1]
 # What no figure depends on; a change there leaves finished rows standing. A table's own module counts for it.
@@ -65,6 +67,19 @@ def run_table(name: str, out: str | Path, quick: bool = False, only: Sequence[st
 
         module.draw(pd.read_csv(out / "table.csv", keep_default_na=False), out)
     return out / "table.md"
+
+
+@contextmanager
+def kernel_choice(name: str) -> Iterator[None]:
+    """Within the block ``WHENCE_KERNELS`` has this value."""
+    before = os.environ.get(VARIABLE)
+    os.environ[VARIABLE] = name
+    try:
+        yield
+    finally:
+        os.environ.pop(VARIABLE)
+        if before is not None:
+            os.environ[VARIABLE] = before
 
 
 def _write(out: Path, name: str, module: ModuleType, found: list[tuple[Row, dict[str, Any]]], quick: bool) -> None:
