@@ -1,4 +1,5 @@
-"""Pictures of the docs, made anew: python docs/make_figures.py DEMO (the folder of a finished `whence demo`)."""
+"""Pictures of the docs, made anew: python docs/make_figures.py DEMO (the folder of a finished `whence demo`)
+[RUN TABLE] (a finished run of imse and its multimodal pairs.csv)."""
 
 from __future__ import annotations
 
@@ -43,6 +44,69 @@ def phantom() -> None:
     figure.savefig(IMAGES / "phantom.png", dpi=80)
 
 
+def multimodal() -> None:
+    """Cases of the multimodal phantom: one head in three modalities, moved, its labels and displacement."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    from whence.data.phantom.multimodal import make_case
+
+    figure, axes = plt.subplots(4, 7, figsize=(15, 8.8), facecolor="black")
+    titles = ("T1", "T2", "CT", "moved, T2", "moved, T1", "labels", "displacement [mm]")
+    for index, row in enumerate(axes):
+        case, ct = make_case(0, index, 128, 2), make_case(0, index, 128, 2, source="ct")
+        images = (case.source, case.counterpart, ct.source, case.target, case.registered)
+        shown = [(image.numpy(), "gray", None) for image in images]
+        shown += [
+            (case.source_labels.numpy(), "nipy_spectral", 8),
+            (case.displacement.magnitude()[0, 0], "viridis", 20),
+        ]
+        for axis, title, (image, colours, top) in zip(row, titles, shown, strict=True):
+            drawn = axis.imshow(image.T, origin="lower", cmap=colours, vmin=0, vmax=top)
+            axis.axis("off")
+            if index == 0:
+                axis.set_title(title, color="white", fontsize=10)
+        figure.colorbar(drawn, ax=row[-1], fraction=0.04).ax.tick_params(colors="white", labelsize=7)
+    figure.tight_layout()
+    figure.savefig(IMAGES / "multimodal.png", dpi=70)
+
+
+def evaluator(run: Path, table: Path) -> None:
+    """Error maps of a trained IMSE on held-out heads of the multimodal phantom, T1 to T2."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    from whence.bench.imse import local_motion
+    from whence.data import read_pairs
+    from whence.field import warp
+    from whence.io import read
+    from whence.models.evaluator import spatial_error
+    from whence.train.run import load
+
+    judge = load(run)
+    rows = read_pairs(table).split("test").rows[:3]
+    figure, axes = plt.subplots(len(rows), 7, figsize=(16, 2.4 * len(rows)), facecolor="black")
+    titles = ("T1", "T2", "map, aligned", "local displacement", "map of it", "T2, moved", "map, apart")
+    for index, (row, files) in enumerate(zip(axes, rows, strict=True)):
+        source, aligned, target = (read(files.path(c)) for c in ("source", "counterpart", "target"))
+        motion = local_motion(source.grid, files, index)
+        maps = [spatial_error(judge, m, source).map for m in (aligned, warp(aligned, motion), target)]
+        motion = source.with_tensor(motion.magnitude())
+        images = (source, aligned, maps[0], motion, maps[1], target, maps[2])
+        for axis, title, image in zip(row, titles, images, strict=True):
+            look = {"cmap": "inferno", "vmin": 0, "vmax": 0.25} if title.startswith("map") else {"cmap": "gray"}
+            axis.imshow(image.numpy().T, origin="lower", **({"cmap": "viridis"} if image is motion else look))
+            axis.axis("off")
+            if index == 0:
+                axis.set_title(title, color="white", fontsize=10)
+    figure.tight_layout()
+    figure.savefig(IMAGES / "imse.png", dpi=70)
+
+
 def _nearest(points: np.ndarray, mask: Path, count: int = 5) -> list[list[float]]:
     """Landmarks nearest to the lesion."""
     from whence.io import read_labels
@@ -81,5 +145,8 @@ def report(demo: Path) -> None:
 
 if __name__ == "__main__":
     phantom()
+    multimodal()
     if len(sys.argv) > 1:
         report(Path(sys.argv[1]))
+    if len(sys.argv) > 3:
+        evaluator(Path(sys.argv[2]), Path(sys.argv[3]))

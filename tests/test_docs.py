@@ -9,6 +9,7 @@ from types import ModuleType
 import pytest
 
 from whence import cli
+from whence.models import METHODS
 from whence.train.parser import Parser
 
 ROOT = Path(__file__).parents[1]
@@ -87,7 +88,7 @@ def test_commands_and_their_options(page, line, monkeypatch):
 
 
 def test_options_named_in_prose(monkeypatch):
-    words = [["fit", "tracetrans"], *([name] for name in cli.COMMANDS if name != "fit")]
+    words = [*(["fit", name] for name in METHODS), *([name] for name in cli.COMMANDS if name != "fit")]
     known = set().union(*(options_of(monkeypatch, given) for given in words))
     for page in PAGES:
         for option in bare_options(page):

@@ -15,6 +15,8 @@ COMMANDS = {
     "pairs": "turn a published data set's layout into a pairs table",
     "fit": "train a method; the same command resumes a stopped run",
     "predict": "predict an image or a table; writes trace folders",
+    "error": "map where two images disagree about the place of things, whatever their modalities",
+    "translate": "give an image another one's appearance",
     "apply": "warp an image, labels or points by a field",
     "evaluate": "tables of a run over held-out pairs",
     "report": "the page of a trace folder or an evaluation",
@@ -91,16 +93,19 @@ def _phantom(given: list[str]) -> None:
     from whence.train.datasets import write_phantom_with_bar
 
     parser = _parser("phantom")
-    parser.add_argument("kind", help="which phantom: surgery")
+    parser.add_argument("kind", help="which phantom: surgery, multimodal")
     parser.add_argument("--n", type=int, default=400, help="number of cases")
     parser.add_argument("--size", type=int, default=128, help="voxels along each side")
     parser.add_argument("--dims", type=int, default=2, help="2 or 3")
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same bytes")
     parser.add_argument("--jobs", type=int, default=1, help="processes that write; the bytes stay the same")
+    for side, usual in (("source", "t1"), ("target", "t2")):
+        parser.add_argument(f"--{side}", type=str, help=f"modality of a multimodal {side}: t1, t2, ct ({usual})")
     parser.add_argument("--out", type=Path, required=True, help="folder of the data set")
     options = parser.parse_args(given)
+    chosen = {side: options[side] for side in ("source", "target") if options[side] is not None}
     settings = (options.kind, options.n, options.size, options.out, options.dims, options.seed, options.jobs)
-    print(write_phantom_with_bar(*settings))
+    print(write_phantom_with_bar(*settings, **chosen))
 
 
 def _pairs(given: list[str]) -> None:
@@ -142,9 +147,39 @@ def _predict(given: list[str]) -> None:
     parser.add_argument("--split", type=str, default=None, help="rows of a table to predict; all if not given")
     parser.add_argument("--seed", type=int, default=0, help="of methods that sample")
     parser.add_argument("--device", type=str, default="cpu", help="cpu, cuda, mps")
+    parser.add_argument("--target", type=Path, default=None, help="second image of a method that compares two")
+    parser.add_argument("--evaluator", type=Path, default=None, help="run that judges novelty by its spatial error")
     options = parser.parse_args(given)
-    for folder in predict(options.run, options.image, options.out, options.split, options.seed, options.device):
+    chosen = (options.split, options.seed, options.device, options.target, options.evaluator)
+    for folder in predict(options.run, options.image, options.out, *chosen):
         print(folder)
+
+
+def _error(given: list[str]) -> None:
+    from whence.train.compare import write_error
+
+    parser = _parser("error")
+    parser.add_argument("run", type=Path, help="run folder of a method that estimates spatial error")
+    parser.add_argument("moving", type=Path, help="image file or DICOM folder")
+    parser.add_argument("fixed", type=Path, help="image file or DICOM folder, whose grid the map takes")
+    parser.add_argument("--out", type=Path, required=True, help="folder of error.nii.gz, error.png and a trace")
+    parser.add_argument("--device", type=str, default="cpu", help="cpu, cuda, mps")
+    options = parser.parse_args(given)
+    mean = write_error(options.run, options.moving, options.fixed, options.out, options.device)
+    print(f"mean spatial error in the body: {mean:.4f} of the intensity range; {options.out / 'error.nii.gz'}")
+
+
+def _translate(given: list[str]) -> None:
+    from whence.train.compare import write_translation
+
+    parser = _parser("translate")
+    parser.add_argument("run", type=Path, help="run folder of a method that translates")
+    parser.add_argument("source", type=Path, help="image whose geometry stays")
+    parser.add_argument("reference", type=Path, nargs="?", default=None, help="image whose appearance is taken")
+    parser.add_argument("--out", type=Path, required=True, help="file to write")
+    parser.add_argument("--device", type=str, default="cpu", help="cpu, cuda, mps")
+    options = parser.parse_args(given)
+    print(write_translation(options.run, options.source, options.reference, options.out, options.device))
 
 
 def _apply(given: list[str]) -> None:
@@ -217,6 +252,8 @@ _DOORS: dict[str, Callable[[list[str]], None]] = {
     "pairs": _pairs,
     "fit": _fit,
     "predict": _predict,
+    "error": _error,
+    "translate": _translate,
     "apply": _apply,
     "evaluate": _evaluate,
     "report": _report,

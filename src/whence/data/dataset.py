@@ -28,6 +28,8 @@ def survey(
 ) -> Frame:
     """Frame of a table: median spacing and largest shape of its sources, or those asked for.
 
+    A table without targets counts as one whose targets have the sources' channels.
+
     ``rescale`` takes the spacing, one for all axes, at which the largest image fills ``size``.
     ``dims`` defaults to that of the images, or 2 where a plane is named or volumes are single slices.
     Raises InputError where images differ in dimensions or do not suit what was asked.
@@ -61,13 +63,14 @@ def survey(
         spacing = (round(float(np.max(extents / np.asarray(size))), 4),) * dims
     if not spacing:
         spacing = np.round(np.median([grid.spacing[inside] for grid in grids], axis=0), 4).tolist()
-    target = read(table.rows[0].path("target"))
+    files = table.rows[0].files
+    target_channels = read(files["target"]).tensor.shape[1] if "target" in files else channels
     frame = Frame(
         dims,
         tuple(spacing),
         tuple(size) or (1,) * dims,
         channels,
-        target.tensor.shape[1],
+        target_channels,
         plane,
     )
     if not size:
@@ -77,17 +80,24 @@ def survey(
 
 
 class PairDataset(Dataset):
-    """Sources and targets of a table, (C, *shape) in [-1, 1], kept in memory after the first reading.
+    """Images of a table, (C, *shape) in [-1, 1], kept in memory after the first reading.
 
-    A 2D frame on volumes makes a sample of every slice that shows enough foreground in both images.
+    ``columns`` are those every sample holds, ``optional`` those it holds where every row has them.
+    A 2D frame on volumes makes a sample of every slice that shows enough foreground in all its images.
     ``foreground`` is the least share of voxels above background a slice must have.
     """
 
     def __init__(
-        self, table: PairsTable, frame: Frame, foreground: float = 0.02, progress: Progress | None = None
+        self,
+        table: PairsTable,
+        frame: Frame,
+        foreground: float = 0.02,
+        progress: Progress | None = None,
+        columns: Sequence[str] = ("source", "target"),
+        optional: Sequence[str] = ("registered",),
     ) -> None:
         self.frame = frame
-        self.columns = [c for c in ("source", "target", "registered") if c != "registered" or table.has(c)]
+        self.columns = [*columns, *(column for column in optional if table.has(column))]
         self.samples: list[dict[str, torch.Tensor]] = []
         self.ids: list[str] = []
         for number, row in enumerate(table, start=1):
@@ -97,7 +107,7 @@ class PairDataset(Dataset):
             if progress is not None:
                 progress(number, len(table))
         if not self.samples:
-            raise InputError(f"no slice of {table.path} shows enough foreground in source and target")
+            raise InputError(f"no slice of {table.path} shows enough foreground in {' and '.join(self.columns)}")
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -113,7 +123,8 @@ class PairDataset(Dataset):
         for column, volume in volumes.items():
             if volume.dims != source.dims:
                 raise InputError(f"{row.path(column)} is {volume.dims}D while {row.path('source')} is {source.dims}D")
-            channels = self.frame.target_channels if column == "target" else self.frame.source_channels
+            of_target = column in ("target", "counterpart")
+            channels = self.frame.target_channels if of_target else self.frame.source_channels
             if volume.tensor.shape[1] != channels:
                 raise InputError(
                     f"{row.path(column)} has {volume.tensor.shape[1]} channels; "

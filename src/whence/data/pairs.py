@@ -19,6 +19,7 @@ FILES = (
     "source",
     "target",
     "registered",
+    "counterpart",
     "source_mask",
     "target_mask",
     "target_cavity",

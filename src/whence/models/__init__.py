@@ -13,6 +13,7 @@ from whence.errors import InputError
 from whence.models.method import Method, Prediction
 
 METHODS = {
+    "imse": "whence.models.imse:IMSE",
     "tracetrans": "whence.models.tracetrans:TraceTrans",
     "pix2pix": "whence.models.baselines.pix2pix:Pix2Pix",
 }

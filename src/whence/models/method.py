@@ -32,9 +32,17 @@ class Method(nn.Module):
     ``config_class`` is a frozen dataclass: at once the method's options on the command line, its YAML
     and what is written beside the weights. Constructor: ``(config, dims, source_channels,
     target_channels)``. Spatial sizes it is given are divisible by ``multiple``.
+
+    ``columns`` are the images of a table that training needs, ``optional`` those it takes where every row
+    has them, ``inputs`` those that ``infer`` needs. A method that estimates where two images disagree offers
+    ``spatial_error(moving, fixed)``, one that gives an image another's appearance ``translate(source,
+    reference)``; both take and return images (B, C, *spatial) in [-1, 1] on one lattice and let gradients pass.
     """
 
     name: ClassVar[str]
+    columns: ClassVar[tuple[str, ...]] = ("source", "target")
+    optional: ClassVar[tuple[str, ...]] = ("registered",)
+    inputs: ClassVar[tuple[str, ...]] = ("source",)
     config_class: ClassVar[type]
     config: Any
     multiple: int = 1
@@ -53,8 +61,8 @@ class Method(nn.Module):
     ) -> dict[str, torch.Tensor]:
         """Update number ``step`` of every optimiser; returns named scalars, ``loss`` among them.
 
-        ``batch`` holds ``source`` and ``target`` (B, C, *spatial) in [-1, 1], ``registered`` where the
-        table has it. All randomness comes from ``generator``.
+        ``batch`` holds the images of ``columns`` (B, C, *spatial) in [-1, 1], and those of ``optional`` that
+        the table has. All randomness comes from ``generator``.
         """
         raise NotImplementedError
 
@@ -63,7 +71,7 @@ class Method(nn.Module):
         raise NotImplementedError
 
     def infer(self, batch: dict[str, torch.Tensor], generator: torch.Generator) -> Prediction:
-        """Prediction of a batch that holds ``source`` (B, C, *spatial) in [-1, 1]."""
+        """Prediction of a batch that holds the images of ``inputs`` (B, C, *spatial) in [-1, 1]."""
         raise NotImplementedError
 
 

@@ -27,13 +27,20 @@ class Predictor:
     batch: int = 8
 
     def predict(
-        self, source: Volume, generator: torch.Generator | None = None, *, name: str = "the image", **info: Any
+        self,
+        source: Volume,
+        generator: torch.Generator | None = None,
+        *,
+        target: Volume | None = None,
+        name: str = "the image",
+        **info: Any,
     ) -> Trace:
         """Trace of a source image (1, C, *spatial), on the source's own grid and intensity scale.
 
         A 2D method trained on slices takes a volume slice by slice. A method that has no field of its
         own gets one by registering source and prediction; the trace then says ``recovered``. Without a
-        ``generator`` sampling methods draw from seed 0.
+        ``generator`` sampling methods draw from seed 0. A method that looks at a target as well (registration,
+        a reference) needs ``target``, of the same world; others leave it alone.
         Raises InputError where dimensions or channels are not the model's; ``name`` is the image's in it.
         """
         count, channels = source.tensor.shape[:2]
@@ -45,7 +52,10 @@ class Predictor:
             )
         lattice = self.frame.lattice(source.grid, name)
         inputs, intensity = self.frame.enter(source, lattice)
-        result = self._infer(inputs, generator or torch.Generator().manual_seed(0))
+        batch = {"source": inputs}
+        if "target" in self.method.inputs:
+            batch["target"] = self._target(target, lattice, source)
+        result = self._infer(batch, generator or torch.Generator().manual_seed(0))
         image = self._volume(intensity.restore(result.image), lattice, source.grid)
         extras = {key: self._volume(value, lattice, source.grid) for key, value in result.extras.items()}
         common: dict[str, Any] = {"method": self.method.name, "extras": extras, **info}
@@ -62,13 +72,29 @@ class Predictor:
         found = self._volume(novelty, lattice, source.grid)
         return Trace.build(source, image, forward, backward, novelty=found, **common)
 
-    def _infer(self, inputs: torch.Tensor, generator: torch.Generator) -> Prediction:
-        shape = tuple(inputs.shape[2:])
-        padded = fit_shape(inputs, up_to_multiple(shape, self.method.multiple))
+    def _target(self, target: Volume | None, lattice: Grid, source: Volume) -> torch.Tensor:
+        """Batch of the target on the lattice of the source."""
+        if target is None:
+            raise InputError(f"{self.method.name} compares the image with a target; expected one")
+        if target.dims != source.dims:
+            raise InputError(f"the target is {target.dims}D; the image is {source.dims}D")
+        if target.tensor.shape[1] != self.frame.target_channels:
+            raise InputError(
+                f"the model expects a target with {self.frame.target_channels} channel(s); got {target.tensor.shape[1]}"
+            )
+        return self.frame.enter(target, lattice)[0]
+
+    def _infer(self, inputs: dict[str, torch.Tensor], generator: torch.Generator) -> Prediction:
+        shape = tuple(inputs["source"].shape[2:])
         device = next(self.method.parameters()).device
+        padded = {
+            name: fit_shape(batch, up_to_multiple(shape, self.method.multiple)).to(device).split(self.batch)
+            for name, batch in inputs.items()
+        }
         self.method.eval()
         with torch.no_grad():
-            parts = [self.method.infer({"source": chunk.to(device)}, generator) for chunk in padded.split(self.batch)]
+            chunks = (dict(zip(padded, chunk, strict=True)) for chunk in zip(*padded.values(), strict=True))
+            parts = [self.method.infer(chunk, generator) for chunk in chunks]
 
         def whole(values: list[torch.Tensor | None]) -> torch.Tensor | None:
             kept = [value.detach().float().cpu() for value in values if value is not None]

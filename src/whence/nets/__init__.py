@@ -2,5 +2,6 @@
 
 from whence.nets.discriminator import patch_discriminator
 from whence.nets.pyramid import Decoder, Encoder, VelocityHead
+from whence.nets.resnet import ResNetGenerator
 
-__all__ = ["Decoder", "Encoder", "VelocityHead", "patch_discriminator"]
+__all__ = ["Decoder", "Encoder", "ResNetGenerator", "VelocityHead", "patch_discriminator"]

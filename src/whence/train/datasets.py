@@ -12,15 +12,17 @@ from whence.train.run import check_folder
 
 
 def write_phantom_with_bar(
-    kind: str, n: int, size: int, out: Path, dims: int = 2, seed: int = 0, jobs: int = 1
+    kind: str, n: int, size: int, out: Path, dims: int = 2, seed: int = 0, jobs: int = 1, **options: str
 ) -> Path:
     """Write a phantom under a progress bar; returns its pairs.csv."""
     check_folder(out)
     with progress_bar() as bar:
         task = bar.add_task(f"phantom {kind}", total=n, note="")
-        return write_phantom(
-            kind, n, size, out, dims, seed, jobs, progress=lambda done, total: bar.update(task, completed=done)
-        )
+
+        def progress(done: int, total: int) -> None:
+            bar.update(task, completed=done)
+
+        return write_phantom(kind, n, size, out, dims, seed, jobs, progress, **options)
 
 
 def convert_with_bar(layout: str, folder: Path, out: Path, test: Sequence[str] = ()) -> Path:

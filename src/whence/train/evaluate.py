@@ -82,7 +82,9 @@ def predict_row(predictor: Predictor, row: Pair, table: PairsTable, seed: int = 
     """Trace of a row's source, under the row's id and with the table's names of labels."""
     path = row.path("source")
     known = {"label_names": table.label_names} if table.label_names else {}
-    return predictor.predict(read_image(path), row_generator(seed, row.id), name=str(path), id=row.id, **known)
+    target = read_image(row.path("target")) if "target" in predictor.method.inputs else None
+    generator = row_generator(seed, row.id)
+    return predictor.predict(read_image(path), generator, target=target, name=str(path), id=row.id, **known)
 
 
 def beside_truth(trace: Trace, truth: Truth, row: Pair) -> Trace:

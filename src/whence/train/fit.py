@@ -38,7 +38,7 @@ def fit(method: str, data: str | Path, out: str | Path, model: Any = None, train
     check_folder(out)
     chosen = find_method(method)
     model = chosen.config_class() if model is None else model
-    table = read_pairs(data)
+    table = read_pairs(data, chosen.columns)
     training_rows = table.split("train")
     known = RunConfig.from_file(out / "config.yaml") if (out / "config.yaml").is_file() else None
     source, pairs = str(data.resolve()), _content(table)
@@ -79,10 +79,15 @@ def fit(method: str, data: str | Path, out: str | Path, model: Any = None, train
     trainer = _trainer(config, out)
     with progress_bar(transient=True) as bar:
         task = bar.add_task("reading images", total=None, note="")
-        samples = PairDataset(training_rows, frame, progress=lambda n, all_: bar.update(task, completed=n, total=all_))
+        wanted: dict[str, Any] = {"columns": chosen.columns, "optional": chosen.optional}
+
+        def progress(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        samples = PairDataset(training_rows, frame, progress=progress, **wanted)
         held_out = None
         if any(row.split == "val" for row in table):
-            held_out = PairDataset(table.split("val"), frame)
+            held_out = PairDataset(table.split("val"), frame, **wanted)
     print(_summary(table, frame, samples, held_out))
     if known is None:
         # Only now is it known that these settings can be trained at all.

@@ -63,6 +63,8 @@ class Training(L.LightningModule):
         return report
 
     def _diverged(self, batch: dict[str, torch.Tensor]) -> bool:
+        if not batch.keys() >= set(self.method.inputs):
+            return False
         with suppress(RuntimeError, ValueError), torch.no_grad():
             answer = self.method.infer(batch, torch.Generator().manual_seed(0))
             return not all(bool(torch.isfinite(part).all()) for part in answer[:3] if part is not None)

@@ -1,7 +1,8 @@
 """Images with exactly known correspondences, one module a kind, imported when it is used.
 
 A kind's module offers ``make_case(seed, index, size, dims)`` and ``columns(case)``: the case as a row of
-the pairs table (see ``write``).
+the pairs table (see ``write``). A module may name further options of ``make_case`` in ``OPTIONS``, each with its
+default and the values it may have.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from types import ModuleType
 from whence.errors import InputError
 
 PHANTOMS = {
+    "multimodal": "whence.data.phantom.multimodal",
     "surgery": "whence.data.phantom.surgery",
 }
 

@@ -50,9 +50,9 @@ def anatomy(dims: int, spacing: float, level: int = 12) -> Anatomy:
     return Anatomy(maps.contiguous(), Grid(maps.shape[1:], flat))
 
 
-def head_grid(size: int, dims: int) -> Grid:
+def head_grid(size: int, dims: int, field_of_view: float = FIELD_OF_VIEW) -> Grid:
     """Cubic grid of ``size`` voxels a side over the whole head, RAS."""
-    spacing = FIELD_OF_VIEW / size
+    spacing = field_of_view / size
     affine = np.diag([spacing] * dims + [1.0])
     affine[:dims, dims] = np.asarray(CENTRE[:dims]) - spacing * (size - 1) / 2
     return Grid((size,) * dims, affine)

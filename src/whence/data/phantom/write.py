@@ -30,21 +30,24 @@ def write_phantom(
     seed: int = 0,
     jobs: int = 1,
     progress: Callable[[int, int], None] | None = None,
+    **options: str,
 ) -> Path:
     """Write cases 0..n-1 of a kind under ``out`` and return the path of its ``pairs.csv``.
 
     One folder a case, ``size`` voxels a side, ``dims`` 2 or 3; the table comes last, its paths relative
     to it. An interrupted run goes on where it stopped. The last eighth of the cases (50 at most) is the
     test split, three fifths as many before them are for validation. ``jobs`` above 1 start as many
-    processes (the bytes stay the same); ``progress`` is called with (done, n). Raises InputError for
-    settings that make no sense and for a folder that holds a data set of other settings or another table.
+    processes (the bytes stay the same); ``progress`` is called with (done, n). ``options`` are the kind's own.
+    Raises InputError for settings that make no sense and for a folder that holds a data set of other settings or
+    another table.
     """
     from whence.io import save_yaml
 
     module = phantom(kind)
     _check(n, size, dims, seed, jobs)
+    options = _options(kind, getattr(module, "OPTIONS", {}), options)
     out = Path(out)
-    settings = {"kind": kind, "version": module.VERSION, "n": n, "size": size, "dims": dims, "seed": seed}
+    settings = {"kind": kind, "version": module.VERSION, "n": n, "size": size, "dims": dims, "seed": seed, **options}
     if not _same(out, settings):
         save_yaml(settings, out / SETTINGS)
     save_yaml(module.LABEL_NAMES, out / LABEL_NAMES)
@@ -77,7 +80,8 @@ def write_case(settings: dict[str, Any], index: int, out: Path) -> dict[str, Any
     if done.exists() and all(path.exists() for path in paths.values()):
         facts = load_yaml(done)
     else:
-        case = module.make_case(settings["seed"], index, settings["size"], settings["dims"])
+        chosen = {name: settings[name] for name in getattr(module, "OPTIONS", {})}
+        case = module.make_case(settings["seed"], index, settings["size"], settings["dims"], **chosen)
         columns = module.columns(case)
         for column, path in paths.items():
             _save(columns.pop(column), path)
@@ -145,6 +149,16 @@ def _check(n: int, size: int, dims: int, seed: int, jobs: int) -> None:
             raise InputError(f"a phantom needs {name} of at least {least}; got {value}")
     if dims not in (2, 3):
         raise InputError(f"a phantom has 2 or 3 dimensions; got {dims}")
+
+
+def _options(kind: str, known: dict[str, tuple[str, tuple[str, ...]]], given: dict[str, str]) -> dict[str, str]:
+    """All options of a kind, those not given at their defaults."""
+    for name, value in given.items():
+        if name not in known:
+            raise InputError(f"phantom {kind!r} has no option {name!r}; it has {', '.join(known) or 'none'}")
+        if value not in known[name][1]:
+            raise InputError(f"{name} of phantom {kind!r} is {value!r}; expected one of {', '.join(known[name][1])}")
+    return {name: given.get(name, default) for name, (default, _) in known.items()}
 
 
 def _name(index: int) -> str:
