@@ -27,16 +27,17 @@ class AbsentGpu:
 def compile_all(target):
     """Compile what every operation launches, forward and backward."""
     triton.runtime.driver.set_active(AbsentGpu(target))
+    launch = import_module("whence.kernels.cuda.launch")
     seen = set()
 
     def run(kernel, programs, *arguments, warps=4, **constants):
         known = (kernel.__name__, kernel.__module__, *sorted(constants.items()))
         if known not in seen:
             seen.add(known)
-            compiled = kernel.warmup(*arguments, grid=(programs,), num_warps=warps, **constants)
+            compiled = kernel.warmup(*arguments, grid=(programs,), num_warps=warps, **launch.OPTIONS, **constants)
             assert "tf32" not in compiled.asm.get("ptx", ""), known
 
-    import_module("whence.kernels.cuda.launch").run = run
+    launch.run = run
     for shape in ((16, 32), (3, 4, 5), (1, 1, 1)):
         dims = len(shape)
         a, b, mask = random(2, 2, *shape), random(2, 2, *shape, seed=1), random(2, 1, *shape, seed=2)
