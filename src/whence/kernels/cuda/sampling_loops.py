@@ -34,7 +34,7 @@ def _near(v, n, ZEROS: tl.constexpr, NEAREST: tl.constexpr):
         there = v == v
         if ZEROS:
             there = (v >= 0) & (v <= last)
-        return first, first, tl.where(v == v, 1.0, v), v, there
+        return first, first, tl.where(v == v, 1.0, v), tl.zeros_like(v), there
     if ZEROS:
         s = tl.where(v > -1, v + 1, 0.0)
         s = tl.where(s < last + 2, s, last + 2)
