@@ -46,7 +46,7 @@ def three(lattice: torch.Size) -> tuple[int, int, int]:
 
 
 def _start() -> None:
-    """Start Triton, which builds a helper with the system's C compiler, so that its absence shows here."""
+    """Start Triton, which builds a small module with the system's C compiler, so that its absence shows here."""
     if os.environ.get("TRITON_INTERPRET") == "1" or not torch.cuda.is_available():
         return
     if torch.version.hip is None and torch.cuda.get_device_capability() < (7, 0):
