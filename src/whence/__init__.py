@@ -31,6 +31,7 @@ _PUBLIC = {
     "read_displacement": "whence.io",
     "read_labels": "whence.io",
     "read_points": "whence.io",
+    "register": "whence.registration",
     "warp": "whence.field",
     "write": "whence.io",
     "write_displacement": "whence.io",

@@ -17,6 +17,7 @@ COMMANDS = {
     "predict": "predict an image or a table; writes trace folders",
     "error": "map where two images disagree about the place of things, whatever their modalities",
     "translate": "give an image another one's appearance",
+    "register": "register two images, or the pairs of a table; writes trace folders",
     "apply": "warp an image, labels or points by a field",
     "evaluate": "tables of a run over held-out pairs",
     "report": "the page of a trace folder or an evaluation",
@@ -182,6 +183,36 @@ def _translate(given: list[str]) -> None:
     print(write_translation(options.run, options.source, options.reference, options.out, options.device))
 
 
+def _register(given: list[str]) -> None:
+    from whence.train.register import Images, RegisterConfig, register_with_bar
+
+    parser = _parser("register")
+    parser.add_argument("fixed", type=Path, help="image to register to, or a pairs.csv (source to target)")
+    parser.add_argument("moving", type=Path, nargs="?", default=None, help="image to register; none with a table")
+    parser.add_argument("--out", type=Path, required=True, help="trace folder, or the folder of several")
+    parser.add_argument("--mask", type=Path, default=None, help="where the fixed image is compared, on its grid")
+    parser.add_argument("--moving-mask", type=Path, default=None, help="where the moving image is, on its grid")
+    parser.add_argument("--start", type=Path, default=None, help="ITK affine to begin with, instead of finding one")
+    parser.add_argument("--jobs", type=int, default=1, help="processes that share the pairs of a table")
+    parser.add_argument("--scheduler", type=str, default=None, help="Dask cluster for a table, as tcp://host:8786")
+    parser.add_class_arguments(RegisterConfig, sub_configs=False)
+    options = parser.parse_args(given)
+    config = RegisterConfig(**{name: getattr(options, name) for name in RegisterConfig.__dataclass_fields__})
+    if options.fixed.suffix == ".csv":
+        from whence.train.cohort import register_table
+
+        if options.moving is not None or options.mask or options.moving_mask or options.start:
+            raise InputError("a table of pairs names its images and masks itself; expected no others beside it")
+        print(register_table(options.fixed, options.out, config, options.jobs, options.scheduler))
+        return
+    if options.moving is None:
+        raise InputError("missing the moving image: whence register FIXED MOVING --out DIR")
+    if options.scheduler is not None or options.jobs != 1:
+        raise InputError("--jobs and --scheduler share the pairs of a table; expected a pairs.csv for them")
+    images = Images(options.fixed, options.moving, options.mask, options.moving_mask, options.start)
+    print(register_with_bar(images, options.out, config))
+
+
 def _apply(given: list[str]) -> None:
     from whence.train.apply import apply
 
@@ -254,6 +285,7 @@ _DOORS: dict[str, Callable[[list[str]], None]] = {
     "predict": _predict,
     "error": _error,
     "translate": _translate,
+    "register": _register,
     "apply": _apply,
     "evaluate": _evaluate,
     "report": _report,

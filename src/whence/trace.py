@@ -26,7 +26,7 @@ from whence.io import (
 from whence.metrics.novelty import unexplained
 from whence.space import Volume
 
-KINDS = ("predicted", "recovered")
+KINDS = ("predicted", "recovered", "registered")
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,8 +36,8 @@ class Trace:
     ``displacement`` lives on the prediction's grid and pulls back into the source; ``inverse`` lives on
     the source's grid and pulls back into the prediction. ``novelty`` is 0..1 per voxel: how little of
     the prediction the warped source explains. ``extras`` holds whatever a method adds (Volumes, or
-    tables as lists of rows); ``info`` says which method, and whether the field was ``predicted`` by it
-    or ``recovered`` by registering source and prediction.
+    tables as lists of rows); ``info`` says which method, and whether the field was ``predicted`` by it,
+    ``recovered`` by registering source and prediction, or what was asked for, two images ``registered``.
     """
 
     source: Volume
@@ -70,7 +70,7 @@ class Trace:
         Raises ValueError if a field is not on the grid it belongs to or the kind is unknown.
         """
         if kind not in KINDS:
-            raise ValueError(f"a trace is {' or '.join(KINDS)}; got {kind!r}")
+            raise ValueError(f"a trace is {', '.join(KINDS[:-1])} or {KINDS[-1]}; got {kind!r}")
         if displacement.grid != image.grid or inverse.grid != source.grid:
             raise ValueError(
                 f"the displacement belongs on the prediction's grid {image.grid} and the inverse on the source's "

@@ -43,10 +43,8 @@ class Displacement:
     def from_affine(cls, matrix: np.ndarray, grid: Grid) -> Displacement:
         """From an affine map (D+1, D+1) of world points (RAS mm), output point to source point."""
         inside = np.linalg.solve(grid.affine, np.asarray(matrix, dtype=np.float64) @ grid.affine)
-        here = kernels.identity(grid.shape, dtype=torch.float64)
-        there = _rotate(here, inside[: grid.dims, : grid.dims])
-        shift = torch.from_numpy(inside[: grid.dims, grid.dims]).reshape(1, -1, *[1] * grid.dims)
-        return cls((there + shift - here).float(), grid)
+        # u = phi - id, without the digits that a difference of large coordinates would lose.
+        return cls(lattice(inside - np.eye(grid.dims + 1), grid.shape).float(), grid)
 
     def to_world(self) -> torch.Tensor:
         """Displacement vectors in RAS mm, (B, D, *spatial)."""
@@ -86,13 +84,22 @@ class Displacement:
 
 def coordinates_in(output: Grid, source: Grid, device: torch.device | None = None) -> torch.Tensor:
     """Voxel coordinates in ``source`` of every voxel of ``output``, (1, D, *output.shape)."""
-    change = output.voxel_map(source)
-    here = kernels.identity(output.shape, dtype=torch.float64)
-    there = _rotate(here, change[: output.dims, : output.dims])
-    shift = torch.from_numpy(change[: output.dims, output.dims]).reshape(1, -1, *[1] * output.dims)
-    return (there + shift).float().to(device)
+    return lattice(output.voxel_map(source), output.shape).float().to(device)
+
+
+def lattice(matrix: np.ndarray, shape: tuple[int, ...]) -> torch.Tensor:
+    """Where an affine (D+1, D+1) sends the voxels of a lattice, (1, D, *shape), float64."""
+    dims = len(shape)
+    result = torch.empty((1, dims, *shape), dtype=torch.float64)
+    for row in range(dims):
+        place = result[0, row]
+        place.fill_(float(matrix[row, dims]))
+        for axis, size in enumerate(shape):
+            along = torch.arange(size, dtype=torch.float64) * float(matrix[row, axis])
+            place += along.reshape(-1, *[1] * (dims - 1 - axis))
+    return result
 
 
 def _rotate(vectors: torch.Tensor, linear: np.ndarray) -> torch.Tensor:
     matrix = torch.from_numpy(np.ascontiguousarray(linear)).to(vectors)
-    return torch.einsum("ij,bj...->bi...", matrix, vectors)
+    return (matrix @ vectors.flatten(2)).reshape(vectors.shape)

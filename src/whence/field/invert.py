@@ -7,23 +7,10 @@ from whence.field.displacement import Displacement
 
 
 def invert(displacement: Displacement, iterations: int = 100, tolerance: float = 1e-3) -> Displacement:
-    """Inverse field by fixed point, v <- -u o (id + v) (Chen et al. 2008).
+    """Inverse field on the same grid by fixed point, v <- -u o (id + v) (Chen et al. 2008).
 
-    Stops when no voxel changes by more than ``tolerance`` voxels, or after ``iterations``. Converges
-    where u is a contraction; the step is halved wherever a voxel's update grows, which keeps stronger
-    fields from oscillating. A field that folds has no inverse and gets the nearest the iteration finds.
+    Stops when no voxel is off by more than ``tolerance`` voxels, or after ``iterations``. A field that folds
+    has no inverse and gets the nearest the iteration finds.
     """
-    u = displacement.tensor
-    v = -u
-    step = u.new_ones((u.shape[0], 1, *u.shape[2:]))
-    previous = None
-    for _ in range(iterations):
-        change = -kernels.warp(u, v, "linear", "border") - v
-        size = change.square().sum(dim=1, keepdim=True).sqrt()
-        if float(size.max()) <= tolerance:
-            break
-        if previous is not None:
-            step = (step * (1 - 0.5 * (size > previous).to(u.dtype))).clamp_min(0.125)
-        previous = size
-        v = v + step * change
-    return Displacement(v, displacement.grid)
+    here = kernels.identity(displacement.grid.shape, displacement.tensor.device, displacement.tensor.dtype)
+    return Displacement(kernels.solve(displacement.tensor, here, tolerance, iterations) - here, displacement.grid)

@@ -20,7 +20,7 @@ def warp(volume: Volume, displacement: Displacement, mode: str = "linear", outsi
     change = grid.voxel_map(volume.grid)
     linear = torch.from_numpy(change[: grid.dims, : grid.dims].copy()).to(displacement.tensor)
     here = coordinates_in(grid, volume.grid, displacement.tensor.device)
-    coordinates = here + torch.einsum("ij,bj...->bi...", linear, displacement.tensor)
+    coordinates = here + (linear @ displacement.tensor.flatten(2)).reshape(displacement.tensor.shape)
     return Volume(_sample(volume.tensor, coordinates, mode, outside), grid)
 
 

@@ -115,6 +115,32 @@ def read_affine(path: str | Path) -> np.ndarray | None:
     return _matrix(transform, transform.GetDimension()) if transform.IsLinear() else None
 
 
+def write_affine(matrix: np.ndarray, path: str | Path) -> None:
+    """Write an affine (D+1, D+1), RAS mm, output point to source point, as an ITK transform (.tfm or .txt).
+
+    SimpleITK, ANTs and 3D Slicer read it as an AffineTransform in LPS.
+    Raises InputError for another extension or a place that cannot be written.
+    """
+    import SimpleITK as sitk  # noqa: N813
+
+    path, matrix = Path(path), np.asarray(matrix, dtype=np.float64)
+    if extension(path) not in (".tfm", ".txt"):
+        raise InputError(f"cannot write {path}: unknown extension {extension(path)!r}; expected .tfm or .txt")
+    dims = len(matrix) - 1
+    signs = np.ones(dims)
+    signs[:2] = -1
+    transform = sitk.AffineTransform(dims)
+    transform.SetMatrix((signs[:, None] * matrix[:dims, :dims] * signs).ravel().tolist())
+    transform.SetTranslation((signs * matrix[:dims, dims]).tolist())
+    with replacing(path) as partial:
+        try:
+            sitk.WriteTransform(transform, str(partial))
+        except RuntimeError as error:
+            raise unwritable(path, error) from error
+        if not _ends_whole(partial.read_bytes()):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def _load(path: Path) -> Any:
     import SimpleITK as sitk  # noqa: N813
 

@@ -8,25 +8,31 @@ dtype; float32 tensors on a CPU go to versions that are fused, compiled when fir
 from whence.kernels.dispatch import (
     compose,
     exp,
+    gaussian,
+    image_force,
     jacobian_determinant,
     joint_histogram,
     local_correlation,
     mind_descriptor,
+    moment_step,
     sample,
+    solve,
     warp,
 )
 from whence.kernels.reference.sampling import identity
-from whence.kernels.reference.smoothing import gaussian
 
 __all__ = [
     "compose",
     "exp",
     "gaussian",
     "identity",
+    "image_force",
     "jacobian_determinant",
     "joint_histogram",
     "local_correlation",
     "mind_descriptor",
+    "moment_step",
     "sample",
+    "solve",
     "warp",
 ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -17,7 +18,7 @@ from typing import Any
 import torch
 
 from whence.errors import InputError
-from whence.kernels.reference import correlation, histogram, mind, sampling, transport
+from whence.kernels.reference import correlation, descent, histogram, inversion, mind, sampling, smoothing, transport
 
 VARIABLE = "WHENCE_KERNELS"
 CHOICES = ("reference", "cpu", "cuda")
@@ -75,6 +76,44 @@ def exp(velocity: torch.Tensor, steps: int = 7) -> torch.Tensor:
     return _run("exponential", "exp", transport.exp, _is_field(velocity), (velocity,), steps)
 
 
+def solve(
+    displacement: torch.Tensor, targets: torch.Tensor, tolerance: float = 1e-3, iterations: int = 100
+) -> torch.Tensor:
+    fits = (
+        _is_field(displacement)
+        and targets.ndim >= 3
+        and targets.shape[1] == displacement.shape[1]
+        and _one_batch(displacement, targets)
+        and not (displacement.requires_grad or targets.requires_grad)
+    )
+    return _run("inversion", "solve", inversion.solve, fits, (displacement, targets), tolerance, iterations)
+
+
+def gaussian(image: torch.Tensor, sigma: float | Sequence[float]) -> torch.Tensor:
+    fits = _is_image(image) and not image.requires_grad
+    return _run("gaussian", "gaussian", smoothing.gaussian, fits, (image,), smoothing.widths(image, sigma))
+
+
+def image_force(image: torch.Tensor, slope: torch.Tensor, scale: Sequence[float]) -> torch.Tensor:
+    fits = _is_image(image) and image.shape == slope.shape and not (image.requires_grad or slope.requires_grad)
+    return _run("descent", "image_force", descent.image_force, fits, (image, slope), scale)
+
+
+def moment_step(
+    force: torch.Tensor,
+    first: torch.Tensor,
+    second: torch.Tensor,
+    rates: tuple[float, float],
+    corrections: tuple[float, float],
+    floor: float,
+    scale: Sequence[float],
+) -> torch.Tensor:
+    fits = _is_field(force) and first.shape == force.shape and first.is_contiguous() and second.is_contiguous()
+    return _run(
+        "descent", "moment_step", descent.moment_step, fits, (force, first, second), rates, corrections, floor, scale
+    )
+
+
 def jacobian_determinant(displacement: torch.Tensor) -> torch.Tensor:
     fits = _is_field(displacement)
     return _run("jacobian", "jacobian_determinant", transport.jacobian_determinant, fits, (displacement,))
@@ -108,6 +147,10 @@ for _function, _defined in (
     (warp, sampling.warp),
     (compose, transport.compose),
     (exp, transport.exp),
+    (solve, inversion.solve),
+    (gaussian, smoothing.gaussian),
+    (image_force, descent.image_force),
+    (moment_step, descent.moment_step),
     (jacobian_determinant, transport.jacobian_determinant),
     (joint_histogram, histogram.joint_histogram),
     (local_correlation, correlation.local_correlation),

@@ -37,9 +37,14 @@ def _full(tensor: torch.Tensor) -> torch.Tensor:
 
 
 @_in_full_precision
-def ncc(a: torch.Tensor, b: torch.Tensor, mask: torch.Tensor | None = None, window: int = 9) -> torch.Tensor:
-    """1 - mean squared local correlation; blind to a locally linear change of contrast."""
-    return 1 - _mean(kernels.local_correlation(a, b, window, mask=mask), mask)
+def ncc(
+    a: torch.Tensor, b: torch.Tensor, mask: torch.Tensor | None = None, window: int = 9, epsilon: float = 3e-3
+) -> torch.Tensor:
+    """1 - mean squared local correlation; blind to a locally linear change of contrast.
+
+    ``epsilon`` is the variance below which a window counts as flat.
+    """
+    return 1 - _mean(kernels.local_correlation(a, b, window, epsilon, mask), mask)
 
 
 @_in_full_precision
@@ -82,7 +87,7 @@ def mse(a: torch.Tensor, b: torch.Tensor, mask: torch.Tensor | None = None) -> t
 SIMILARITIES: dict[str, Similarity] = {"ncc": ncc, "nmi": nmi, "mi": mi, "mind": mind, "mse": mse}
 
 
-def make_similarity(name: str, **options: int) -> Similarity:
+def make_similarity(name: str, **options: float) -> Similarity:
     """Dissimilarity by name with its options set. Raises ValueError for an unknown name or an option out of range."""
     if name not in SIMILARITIES:
         raise ValueError(f"unknown similarity {name!r}; expected one of {', '.join(SIMILARITIES)}")
@@ -97,7 +102,8 @@ def make_similarity(name: str, **options: int) -> Similarity:
 def _mean(values: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
     """Mean over the batch of each image's mean under the mask."""
     if mask is None:
-        return values.mean()
+        # The gradient of a sum is one number, spread; kernels know it by that.
+        return values.sum() / values.numel()
     weight = mask.to(values.dtype).expand(values.shape[0], 1, *values.shape[2:])
     totals = (values * weight).flatten(1).sum(dim=1) / values.shape[1]
     return (totals / weight.flatten(1).sum(dim=1).clamp_min(1e-6)).mean()

@@ -1,89 +1,164 @@
-"""Affine registration: start by moments, coarse to fine, any similarity."""
+"""Affine registration: several starts looked at coarsely, the best ones followed to finer levels."""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from whence import kernels
-from whence.field import resample
 from whence.losses import Similarity, make_similarity
 from whence.registration.intensity import scaled
+from whence.registration.pyramid import Level, at, brought, coarser, region, within
+from whence.registration.settings import AffineSettings
+from whence.registration.start import starts
 from whence.space import Grid, Volume
+
+Progress = Callable[[str, int, int, float], None]
+# Share of the fixed image's weight that must meet the moving image for a start to count.
+OVERLAP = 0.3
 
 
 def register_affine(
     fixed: Volume,
     moving: Volume,
     similarity: Similarity | None = None,
-    spacings: tuple[float, ...] = (8.0, 4.0, 3.0),
-    iterations: int = 100,
+    settings: AffineSettings | None = None,
+    *,
+    fixed_mask: Volume | None = None,
+    moving_mask: Volume | None = None,
+    progress: Progress | None = None,
 ) -> np.ndarray:
     """Affine (D+1, D+1) from world points (RAS mm) of ``fixed`` to those of ``moving``.
 
-    Starts by bringing the centres of intensity together, then follows the gradient of the similarity
-    (NMI by default) over ``spacings`` in mm, each no finer than the fixed image.
+    ``similarity`` is NMI by default, which suits one modality and two. The images may have any grids,
+    orientations and spacings, and lie anywhere in their worlds. Masks, on the grids of their images, say where
+    they are compared; what lies outside the moving image is not, unless it ends in plain background.
     """
-    similarity = similarity or make_similarity("nmi")
-    dims = fixed.dims
-    fixed, moving = scaled(fixed), scaled(moving)
-    centre = _centre_of_intensity(fixed)
-    start = _centre_of_intensity(moving) - centre
-    # Angles, log-scales and shears act on tens of mm, translations on mm: one step length for all.
-    extent = float(np.max(np.asarray(fixed.grid.shape) * fixed.grid.spacing) / 2)
-    linear = torch.zeros((dims, dims), requires_grad=True)
-    offset = torch.zeros(dims, requires_grad=True)
-    finest = float(np.mean(fixed.grid.spacing))
-    for spacing in dict.fromkeys(max(s, finest) for s in spacings):
-        lattice = fixed.grid.resampled(spacing)
-        still = resample(_smoothed(fixed, spacing), lattice).tensor
-        moved = _smoothed(moving, spacing)
-        world = torch.from_numpy(
-            np.moveaxis(lattice.to_world(_indices(lattice)) - centre, -1, 0)[None].astype(np.float32)
-        )
-        optimiser = torch.optim.Adam([linear, offset], lr=0.02 * min(1.0, spacing / 4))
-        for _ in range(iterations):
-            points = world + torch.einsum("ij,bj...->bi...", linear, world)
-            shift = offset * extent + torch.from_numpy(centre + start).float()
-            points = points + shift.reshape(1, dims, *[1] * dims)
-            loss = similarity(kernels.sample(moved.tensor, _voxels(points, moved.grid)), still)
+    similarity, settings = similarity or make_similarity("nmi"), settings or AffineSettings()
+    fixed, moving = scaled(fixed, fixed_mask), scaled(moving, moving_mask)
+    whole = region(fixed, fixed_mask)
+    finest = float(min(s for s, n in zip(whole.spacing, whole.shape, strict=True) if n > 1 or max(whole.shape) == 1))
+    stages: dict[float, int] = {}
+    for spacing, iterations in zip(settings.spacings, settings.iterations, strict=True):
+        stages[max(spacing, finest)] = stages.get(max(spacing, finest), 0) + iterations
+    candidates: list[np.ndarray] = []
+    for number, (spacing, iterations) in enumerate(stages.items()):
+        grid = coarser(whole, spacing)
+        stage = _Stage.of(at(grid, fixed, moving, (fixed_mask, None)), moving, moving_mask, similarity)
+        if number == 0:
+            tried = starts(fixed, moving, _weight(fixed, fixed_mask), _weight(moving, moving_mask))
+            order = sorted((stage.look(matrix), index) for index, matrix in enumerate(tried))
+            candidates = [tried[index] for _, index in order[: settings.search]]
+        name = f"affine {spacing:.3g} mm"
+        followed = [stage.follow(matrix, iterations, settings.step, name, progress) for matrix in candidates]
+        candidates = [min(followed, key=lambda pair: pair[0])[1]]
+    return candidates[0]
+
+
+@dataclass(frozen=True, eq=False)
+class _Stage:
+    """A level, and how an affine is judged on it. Coordinates are halves of the field of view from its centre."""
+
+    level: Level
+    moving_grid: Grid
+    moving: torch.Tensor
+    moving_weight: torch.Tensor | None
+    similarity: Similarity
+    points: torch.Tensor
+    centre: np.ndarray
+    extent: float
+
+    @classmethod
+    def of(cls, level: Level, moving: Volume, mask: Volume | None, similarity: Similarity) -> _Stage:
+        grid = coarser(moving.grid, float(min(level.grid.spacing)))
+        image, weight = within(moving, mask, grid), None if mask is None else brought(mask, grid)
+        if weight is None and not _ends_in_background(image):
+            weight = torch.ones_like(image)
+        centre = level.grid.centre
+        extent = max(float(np.max(np.asarray(level.grid.shape) * level.grid.spacing)) / 2, 1e-6)
+        indices = np.stack(np.meshgrid(*map(np.arange, level.grid.shape), indexing="ij"), axis=-1)
+        world = (level.grid.to_world(indices.astype(np.float64)) - centre) / extent
+        points = torch.from_numpy(np.moveaxis(world, -1, 0)[None].astype(np.float32)).contiguous()
+        return cls(level, grid, image, weight, similarity, points, centre, extent)
+
+    def judge(self, linear: torch.Tensor, offset: torch.Tensor) -> tuple[torch.Tensor, float]:
+        """Energy of an affine, and the share of the fixed weight that it brings onto the moving image."""
+        dims = self.level.grid.dims
+        places = (linear @ self.points.reshape(dims, -1)).reshape(self.points.shape)
+        coordinates = places + offset.reshape(1, dims, *[1] * dims)
+        warped = kernels.sample(self.moving, coordinates)
+        weight, overlap = self.level.fixed_mask, 1.0
+        if self.moving_weight is not None:
+            there = kernels.sample(self.moving_weight, coordinates.detach(), "linear", "zeros")
+            weight = there if weight is None else there * weight
+            whole = self.level.fixed_mask if self.level.fixed_mask is not None else torch.ones_like(there)
+            overlap = float(weight.sum() / whole.sum().clamp_min(1e-6))
+        return self.similarity(warped, self.level.fixed, weight), overlap
+
+    def inside(self, matrix: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """A world matrix as the linear part and offset from points to voxels of the moving image."""
+        dims = self.level.grid.dims
+        place = np.eye(dims + 1)
+        place[:dims, :dims] *= self.extent
+        place[:dims, dims] = self.centre
+        change = np.linalg.solve(self.moving_grid.affine, matrix @ place)
+        return torch.from_numpy(change[:dims, :dims]).float(), torch.from_numpy(change[:dims, dims]).float()
+
+    def outside(self, linear: torch.Tensor, offset: torch.Tensor) -> np.ndarray:
+        """The world matrix of a linear part and an offset."""
+        dims = self.level.grid.dims
+        change, place = np.eye(dims + 1), np.eye(dims + 1)
+        change[:dims, :dims], change[:dims, dims] = linear.double().numpy(), offset.double().numpy()
+        place[:dims, :dims] /= self.extent
+        place[:dims, dims] = -self.centre / self.extent
+        return self.moving_grid.affine @ change @ place
+
+    def look(self, matrix: np.ndarray) -> float:
+        """Energy of a matrix; infinite where it leaves the moving image."""
+        with torch.no_grad():
+            energy, overlap = self.judge(*self.inside(matrix))
+        return float(energy) if overlap >= OVERLAP and math.isfinite(float(energy)) else math.inf
+
+    def follow(
+        self, matrix: np.ndarray, iterations: int, step: float, name: str, progress: Progress | None
+    ) -> tuple[float, np.ndarray]:
+        """The energy and the matrix that gradient steps of falling length end in."""
+        start_linear, start_offset = self.inside(matrix)
+        linear, offset = start_linear.clone().requires_grad_(), start_offset.clone().requires_grad_()
+        # A step of 1 moves the edge of the image by a voxel, through the offset or any entry of the linear part.
+        optimiser = torch.optim.Adam([linear, offset], lr=step, betas=(0.9, 0.98))
+        best = (self.look(matrix), matrix)
+        for iteration in range(iterations):
+            optimiser.param_groups[0]["lr"] = step * (0.05 + 0.95 * math.cos(0.5 * math.pi * iteration / iterations))
+            energy, overlap = self.judge(linear, offset)
+            if not math.isfinite(float(energy.detach())) or overlap < OVERLAP:
+                break
+            if progress is not None:
+                progress(name, iteration, iterations, float(energy.detach()))
             optimiser.zero_grad()
-            loss.backward()
+            energy.backward()
             optimiser.step()
-    matrix = np.eye(dims + 1)
-    inner = np.eye(dims) + linear.detach().double().numpy()
-    matrix[:dims, :dims] = inner
-    matrix[:dims, dims] = centre + start + offset.detach().double().numpy() * extent - inner @ centre
-    return matrix
+        found = self.outside(linear.detach(), offset.detach())
+        if np.isfinite(found).all() and abs(np.linalg.det(found[:-1, :-1])) > 1e-3:
+            best = min(best, (self.look(found), found), key=lambda pair: pair[0])
+        return best
 
 
-def _indices(grid: Grid) -> np.ndarray:
-    return np.stack(np.meshgrid(*[np.arange(n) for n in grid.shape], indexing="ij"), axis=-1).astype(np.float64)
+def _weight(volume: Volume, mask: Volume | None) -> torch.Tensor:
+    """What a voxel counts for in centres and extents, (*spatial): its intensity above the background's, masked."""
+    above = volume.tensor[0, 0] + 1
+    return above if mask is None else above * mask.tensor[0, 0]
 
 
-def _voxels(world: torch.Tensor, grid: Grid) -> torch.Tensor:
-    inverse = torch.from_numpy(np.linalg.inv(grid.affine)).to(world)
-    dims = grid.dims
-    shift = inverse[:dims, dims].reshape(1, dims, *[1] * dims)
-    return torch.einsum("ij,bj...->bi...", inverse[:dims, :dims], world) + shift
-
-
-def _smoothed(volume: Volume, spacing: float) -> Volume:
-    sigma = 0.5 * spacing / float(np.mean(volume.grid.spacing))
-    return volume.with_tensor(kernels.gaussian(volume.tensor, sigma)) if sigma > 0.5 else volume
-
-
-def _centre_of_intensity(volume: Volume) -> np.ndarray:
-    weights = (volume.numpy() + 1) / 2
-    total = weights.sum()
-    if not total > 0:
-        return volume.grid.centre
-    places = [
-        float((np.arange(n) * weights.sum(axis=_others(a, volume.dims))).sum() / total)
-        for a, n in enumerate(volume.grid.shape)
-    ]
-    return volume.grid.to_world(np.asarray(places))
-
-
-def _others(axis: int, dims: int) -> tuple[int, ...]:
-    return tuple(a for a in range(dims) if a != axis)
+def _ends_in_background(image: torch.Tensor) -> bool:
+    """Whether nearly all of an image's border is its lowest value, which then may go on beyond it."""
+    low, faces = image.amin(), []
+    for axis in range(2, image.ndim):
+        if image.shape[axis] > 1:
+            faces += [image.select(axis, 0).flatten(), image.select(axis, -1).flatten()]
+    border = torch.cat(faces) if faces else image.flatten()
+    return bool((border <= low + 0.02).float().mean() > 0.9)

@@ -29,9 +29,16 @@ class _Correlation(torch.autograd.Function):
         shifts = shifts.contiguous()
         ctx.save_for_backward(a, b, weight, shifts)
         ctx.radius, ctx.epsilon = radius, epsilon
-        result, chunks = torch.empty_like(a), _chunks(a)
+        result, chunks, count = torch.empty_like(a), _chunks(a), 5 if all(ctx.needs_input_grad[:2]) else 3
         sizes = (*a.shape[:2], *_three(a))
-        run(loops.correlate, a, b, weight, shifts, a.new_empty(0), result, *sizes, radius, epsilon, chunks, 1)
+        # What gradients are made of costs little on the way, if every voxel's correlation will weigh the same.
+        swap = ctx.needs_input_grad[1] and not ctx.needs_input_grad[0]
+        first, second, shift = (b, a, shifts.flip(-1).contiguous()) if swap else (a, b, shifts)
+        fields = a.new_empty((*a.shape[:2], count, *a.shape[2:]) if any(ctx.needs_input_grad[:2]) else 0)
+        empty = a.new_empty(0)
+        arrays = (first, second, weight, shift, empty, result, fields)
+        run(loops.correlate, *arrays, *sizes, radius, epsilon, chunks, count)
+        ctx.fields = fields
         return result
 
     @staticmethod
@@ -42,15 +49,18 @@ class _Correlation(torch.autograd.Function):
         if not want_a:
             # The measure is symmetric: its second gradient is the first of the images exchanged.
             a, b, shifts = b, a, shifts.flip(-1).contiguous()
-        count, chunks = 5 if want_a and want_b else 3, _chunks(a)
+        count, chunks, radius = 5 if want_a and want_b else 3, _chunks(a), ctx.radius
         sizes = (*a.shape[:2], *_three(a))
-        fields = a.new_empty((*a.shape[:2], count, *a.shape[2:]))
-        radius = ctx.radius
         arrays = (a, b, weight, shifts)
-        run(loops.correlate, *arrays, grad.contiguous(), fields, *sizes, radius, ctx.epsilon, chunks, count)
+        share, fields = 1.0, ctx.fields
+        if not any(grad.stride()):
+            share = float(grad.flatten()[0])
+        else:
+            run(loops.correlate, *arrays, grad.contiguous(), a.new_empty(0), fields, *sizes, radius, ctx.epsilon,
+                chunks, count)  # fmt: skip
         first = torch.empty_like(a)
         second = torch.empty_like(b) if count == 5 else a.new_empty(0)
-        run(loops.gather, *arrays, fields, first, second, *sizes, radius, chunks, count)
+        run(loops.gather, *arrays, fields, first, second, *sizes, radius, chunks, count, share)
         return (first if want_a else None, (second if want_a else first) if want_b else None, None, None, None)
 
 

@@ -82,8 +82,10 @@ def _extent(i, n, radius):
 
 
 @outer
-def correlate(a, b, weight, shifts, grad, result, batch, channels, Z, Y, X, radius, epsilon, chunks, K):
-    """Squared correlations (``grad`` empty), or the five fields, one after the other, that gradients are made of.
+def correlate(a, b, weight, shifts, grad, result, fields, batch, channels, Z, Y, X, radius, epsilon, chunks, K):
+    """Squared correlations, and the fields, one after the other, that gradients are made of; an empty one is left out.
+
+    An empty ``grad`` is 1 everywhere; of the five fields the gradient of the first image needs three.
 
     With n samples in the window, means A and B, and c1, c2, c3 the gradient times the derivatives by the
     covariance and the two variances, the fields are c1/n, c2/n, (c1 B + 2 c2 A)/n, c3/n, (c1 A + 2 c3 B)/n.
@@ -119,25 +121,28 @@ def correlate(a, b, weight, shifts, grad, result, batch, channels, Z, Y, X, radi
                     covariance = boxes[U(4 * X + x)] * inverse - A * B
                     va, vb = max(raw_a, 0.0), max(raw_b, 0.0)
                     over = 1 / (va * vb + epsilon * epsilon)
-                    if grad.size == 0:
+                    if result.size > 0:
                         result[U(o + x)] = F(covariance * covariance * over)
+                    if fields.size == 0:
                         continue
-                    g = grad[U(o + x)] * inverse
+                    g = inverse
+                    if grad.size > 0:
+                        g *= grad[U(o + x)]
                     c1 = 2 * g * covariance * over
                     both = g * covariance * covariance * over * over
                     c2, c3 = -both * vb if raw_a >= 0 else 0.0, -both * va if raw_b >= 0 else 0.0
                     at = image * K * N + (z * Y + y) * X + x
-                    result[U(at)] = F(c1)
-                    result[U(at + N)] = F(c2)
-                    result[U(at + 2 * N)] = F(c1 * B + 2 * c2 * A)
+                    fields[U(at)] = F(c1)
+                    fields[U(at + N)] = F(c2)
+                    fields[U(at + 2 * N)] = F(c1 * B + 2 * c2 * A)
                     if K == 5:
-                        result[U(at + 3 * N)] = F(c3)
-                        result[U(at + 4 * N)] = F(c1 * A + 2 * c3 * B)
+                        fields[U(at + 3 * N)] = F(c3)
+                        fields[U(at + 4 * N)] = F(c1 * A + 2 * c3 * B)
 
 
 @outer
-def gather(a, b, weight, shifts, fields, grad_a, grad_b, batch, channels, Z, Y, X, radius, chunks, K):
-    """Gradients from the fields: each voxel takes from all windows that it lies in."""
+def gather(a, b, weight, shifts, fields, grad_a, grad_b, batch, channels, Z, Y, X, radius, chunks, K, share):
+    """Gradients from the fields, times ``share``: each voxel takes from all windows that it lies in."""
     N, size = Z * Y * X, Y * X
     for unit in prange(batch * channels * chunks):
         image, chunk = unit // chunks, unit % chunks
@@ -158,9 +163,9 @@ def gather(a, b, weight, shifts, fields, grad_a, grad_b, batch, channels, Z, Y, 
                 line = (z * Y + y) * X
                 o = image * N + line
                 for x in range(X):
-                    w = 1.0
+                    w = share
                     if weight.size > 0:
-                        w = np.float64(weight[U(image // channels * N + line + x)])
+                        w *= np.float64(weight[U(image // channels * N + line + x)])
                     p, q = np.float64(a[U(o + x)]) - sa, np.float64(b[U(o + x)]) - sb
                     value = q * boxes[x] + 2 * p * boxes[U(X + x)] - boxes[U(2 * X + x)]
                     grad_a[U(o + x)] = F(w * value)

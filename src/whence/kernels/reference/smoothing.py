@@ -12,19 +12,28 @@ def gaussian(image: torch.Tensor, sigma: float | Sequence[float]) -> torch.Tenso
     """Image (B, C, *spatial) smoothed by a separable Gaussian of ``sigma`` voxels (one for all axes, or
     one each; 0 for none), borders repeated.
     """
-    sigmas = [sigma] * (image.ndim - 2) if isinstance(sigma, int | float) else list(sigma)
-    for axis, width in enumerate(sigmas, start=2):
+    for axis, width in enumerate(widths(image, sigma), start=2):
         if width > 0:
             image = _along(image, axis, width)
     return image
 
 
-def _along(image: torch.Tensor, axis: int, sigma: float) -> torch.Tensor:
+def widths(image: torch.Tensor, sigma: float | Sequence[float]) -> list[float]:
+    """One width for each spatial axis."""
+    return [float(sigma)] * (image.ndim - 2) if isinstance(sigma, int | float) else [float(s) for s in sigma]
+
+
+def weights(sigma: float) -> torch.Tensor:
+    """The Gaussian's samples, cut at three widths, of sum 1."""
     radius = max(1, round(3 * sigma))
-    offsets = torch.arange(-radius, radius + 1, device=image.device, dtype=image.dtype)
+    offsets = torch.arange(-radius, radius + 1, dtype=torch.float32)
     kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
-    kernel = kernel / kernel.sum()
+    return kernel / kernel.sum()
+
+
+def _along(image: torch.Tensor, axis: int, sigma: float) -> torch.Tensor:
+    kernel = weights(sigma).to(image)
     moved = image.movedim(axis, -1)
     flat = moved.reshape(-1, 1, moved.shape[-1])
-    padded = F.pad(flat, (radius, radius), mode="replicate")
+    padded = F.pad(flat, (len(kernel) // 2, len(kernel) // 2), mode="replicate")
     return F.conv1d(padded, kernel[None, None]).reshape(moved.shape).movedim(-1, axis)

@@ -54,7 +54,8 @@ function showCase() {
   byId("third").replaceChildren(...choices.map(({ key, name }) => make("option", { value: key }, name)));
   byId("third").disabled = choices.length < 2;
   byId("case").value = String(state.caseIndex);
-  byId("kind").textContent = loaded.kind === "recovered" ? "field recovered by registration" : "field predicted by the model";
+  const kinds = { recovered: "field recovered by registration", registered: "two images registered" };
+  byId("kind").textContent = kinds[loaded.kind] || "field predicted by the model";
   byId("kind").dataset.kind = loaded.kind;
   byId("method").textContent = loaded.method || PAGE.method;
   byId("method").hidden = !byId("method").textContent;

@@ -1,0 +1,193 @@
+"""Two image files registered into a trace folder."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from whence.data.dataset import read_image
+from whence.errors import InputError
+from whence.field import folding
+from whence.io import read_affine, read_labels, replacing, save_json, write_affine
+from whence.registration import PRESETS, Registration, Settings, register
+from whence.registration.settings import TRANSFORMS
+from whence.space import Volume
+from whence.trace import Trace
+from whence.train.callbacks import progress_bar
+from whence.train.similarity import find_similarity
+
+Progress = Callable[[str, int, int, float], None]
+# Written last: a folder that holds it is finished.
+RECORD = "registration.json"
+
+
+@dataclass(frozen=True)
+class RegisterConfig:
+    """Options of a registration.
+
+    Args:
+        similarity: what the images are compared by: ncc, nmi, mi, mind or mse.
+        preset: fast or accurate.
+        transform: greedy or svf.
+        affine: begin with an affine registration.
+        diffeomorphic: go on with a diffeomorphic one.
+        affine_similarity: what the affine registration compares by.
+        window: voxels along the window of ncc.
+        bins: bins of nmi and mi.
+        step: length of a step in voxels; the preset's if not given.
+        levels: factors of coarseness, coarse to fine; the preset's if empty.
+        iterations: steps of each level; the preset's if empty.
+        smooth_step: width in voxels of the Gaussian on forces; the preset's if not given.
+        smooth_total: width in voxels of the Gaussian on the field; the preset's if not given.
+    """
+
+    similarity: str = "ncc"
+    preset: str = "fast"
+    transform: str = "greedy"
+    affine: bool = True
+    diffeomorphic: bool = True
+    affine_similarity: str = "nmi"
+    window: int | None = None
+    bins: int | None = None
+    step: float | None = None
+    levels: tuple[float, ...] = ()
+    iterations: tuple[int, ...] = ()
+    smooth_step: float | None = None
+    smooth_total: float | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "levels", tuple(self.levels))
+        object.__setattr__(self, "iterations", tuple(self.iterations))
+
+    def settings(self) -> Settings:
+        """Settings of both stages. Raises InputError for values that make no sense."""
+        for name, value, known in (("preset", self.preset, PRESETS), ("transform", self.transform, TRANSFORMS)):
+            if value not in known:
+                raise InputError(f"unknown {name} {value!r}; expected one of {', '.join(known)}")
+        chosen = PRESETS[self.preset]
+        names = ("transform", "step", "levels", "iterations", "smooth_step", "smooth_total")
+        changes: dict[str, Any] = {n: getattr(self, n) for n in names if getattr(self, n) not in (None, ())}
+        try:
+            diffeomorphic = None if chosen.diffeomorphic is None else replace(chosen.diffeomorphic, **changes)
+        except ValueError as error:
+            raise InputError(str(error)) from error
+        return Settings(chosen.affine if self.affine else None, diffeomorphic if self.diffeomorphic else None)
+
+
+@dataclass(frozen=True)
+class Images:
+    """The files of a registration."""
+
+    fixed: Path
+    moving: Path
+    mask: Path | None = None
+    moving_mask: Path | None = None
+    start: Path | None = None
+
+
+def register_files(
+    images: Images, out: str | Path, config: RegisterConfig, name: str = "", progress: Progress | None = None
+) -> dict[str, Any]:
+    """Register two files and write the trace folder ``out``; returns its figures.
+
+    Beside what every trace folder holds: ``affine.tfm``, ``energy.csv`` and ``registration.json``.
+    """
+    out = Path(out)
+    settings = config.settings()
+    similarity = find_similarity(config.similarity, window=config.window, bins=config.bins)
+    affine_similarity = find_similarity(config.affine_similarity, window=config.window, bins=config.bins)
+    fixed, moving = read_image(images.fixed), read_image(images.moving)
+    if fixed.dims != moving.dims:
+        raise InputError(f"{images.moving} is {moving.dims}D; expected {fixed.dims}D, as {images.fixed} is")
+    masks = {
+        "fixed_mask": _mask(images.mask, fixed, images.fixed),
+        "moving_mask": _mask(images.moving_mask, moving, images.moving),
+    }
+    start = None if images.start is None else _start(images.start, fixed.dims)
+    began = time.monotonic()
+    found = register(
+        fixed,
+        moving,
+        similarity,
+        settings,
+        **masks,
+        affine_similarity=affine_similarity,
+        start=start,
+        progress=progress,
+    )
+    seconds = round(time.monotonic() - began, 2)
+    figures = {"seconds": seconds, "energy": found.energies[-1][2] if found.energies else None}
+    figures["folded"] = folding(found.displacement)
+    shown = {"similarity": config.similarity, "preset": config.preset, "transform": config.transform}
+    trace = Trace.build(
+        moving,
+        fixed,
+        found.displacement,
+        found.inverse,
+        method="register",
+        kind="registered",
+        id=name or out.resolve().name,
+        **shown,
+    )
+    (out / RECORD).unlink(missing_ok=True)
+    trace.save(out)
+    write_affine(found.affine, out / "affine.tfm")
+    _write_energies(found, out / "energy.csv")
+    save_json({"made_of": made_of(images, config), "config": asdict(config), **figures}, out / RECORD)
+    return figures
+
+
+def register_with_bar(images: Images, out: str | Path, config: RegisterConfig) -> Path:
+    """Register two files under a progress bar that shows the energy; returns the trace folder."""
+    with progress_bar() as bar:
+        task = bar.add_task("reading", total=None, note="")
+
+        def show(stage: str, iteration: int, iterations: int, energy: float) -> None:
+            bar.update(task, description=stage, total=iterations, completed=iteration + 1, note=f"energy {energy:.4f}")
+
+        register_files(images, out, config, progress=show)
+    return Path(out)
+
+
+def made_of(images: Images, config: RegisterConfig) -> str:
+    """What a finished folder is known by: the options, and the files with their sizes and times."""
+    parts = [repr(sorted(asdict(config).items()))]
+    for path in (images.fixed, images.moving, images.mask, images.moving_mask, images.start):
+        if path is None:
+            parts.append("")
+            continue
+        facts = Path(path).stat()
+        parts.append(f"{Path(path).resolve()}:{facts.st_size}:{facts.st_mtime_ns}")
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _mask(path: Path | None, image: Volume, of: Path) -> Volume | None:
+    if path is None:
+        return None
+    mask = read_labels(path)
+    if mask.dims != image.dims or not mask.grid.same_as(image.grid):
+        raise InputError(f"the mask {path} lies on {mask.grid}; expected the grid of {of}, {image.grid}")
+    inside = (mask.tensor != 0).any(dim=1, keepdim=True)
+    if not bool(inside.any()):
+        raise InputError(f"the mask {path} is empty; expected voxels above 0 where the images are compared")
+    return Volume(inside.float(), image.grid)
+
+
+def _start(path: Path, dims: int) -> np.ndarray:
+    matrix = read_affine(path)
+    if matrix is None or len(matrix) != dims + 1:
+        got = "another transform" if matrix is None else f"a {len(matrix) - 1}D one"
+        raise InputError(f"{path}: expected a {dims}D affine transform of ITK to start from; got {got}")
+    return matrix
+
+
+def _write_energies(found: Registration, path: Path) -> None:
+    lines = ["stage,iteration,energy", *(f"{stage},{i},{energy:.6g}" for stage, i, energy in found.energies)]
+    with replacing(path) as temporary:
+        Path(temporary).write_text("\n".join(lines) + "\n", encoding="utf-8")

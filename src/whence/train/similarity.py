@@ -1,0 +1,27 @@
+"""What images are compared by, as the command line names it."""
+
+from __future__ import annotations
+
+from whence.errors import InputError
+from whence.losses import SIMILARITIES, Similarity, make_similarity
+from whence.registration.diffeomorphic import FINE
+
+# Options that a similarity takes from the command line.
+OPTIONS = {"ncc": "window", "nmi": "bins", "mi": "bins"}
+DEFAULTS = {"window": int(FINE["window"]), "bins": 32}
+
+
+def find_similarity(name: str, **options: int | None) -> Similarity:
+    """Dissimilarity by name, its options set; those that it does not take, or that are None, are left out.
+
+    Raises InputError for an unknown name or an option out of range.
+    """
+    if name not in SIMILARITIES:
+        raise InputError(f"unknown similarity {name!r}; expected one of {', '.join(SIMILARITIES)}")
+    option = OPTIONS.get(name)
+    given = options.get(option) if option else None
+    chosen = {} if option is None else {option: DEFAULTS[option] if given is None else given}
+    try:
+        return make_similarity(name, **({**FINE, **chosen} if name == "ncc" else chosen))
+    except ValueError as error:
+        raise InputError(str(error)) from error
