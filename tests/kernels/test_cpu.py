@@ -173,6 +173,17 @@ def test_an_unknown_intensity_shows_in_the_histogram():
     assert ours.isnan().any()
 
 
+def test_what_a_mask_leaves_out_may_be_unknown():
+    a, b, mask = random(1, 1, 12, 10), random(1, 1, 12, 10), torch.ones(1, 1, 12, 10)
+    mask[..., :3] = 0
+    expected = kernels.joint_histogram(a, b, 16, mask)
+    a[..., 1], b[..., 2] = NAN, NAN
+    found = both(kernels.joint_histogram, histogram.joint_histogram, (a, b), 16, mask)
+    agree(*found)
+    assert not any(part.isnan().any() for part in found[0])
+    assert torch.allclose(found[0][0], expected)
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("window", [3, 9, 31])
 @pytest.mark.parametrize("masked", [False, True])

@@ -28,6 +28,7 @@ def joint_histogram(a: torch.Tensor, b: torch.Tensor, bins: int, mask: torch.Ten
     else:
         weight = mask.to(a.dtype).expand(a.shape[0], 1, *a.shape[2:]).contiguous()
         total = (weight.flatten(1).sum(dim=1, dtype=torch.float64) * a.shape[1]).float()
+        a, b = (image.masked_fill(weight == 0, 0) for image in (a, b))
     total = total.clamp_min(torch.finfo(a.dtype).tiny)
     return _Histogram.apply(a.contiguous(), b.contiguous(), weight, total, bins)
 

@@ -11,9 +11,11 @@ def joint_histogram(a: torch.Tensor, b: torch.Tensor, bins: int, mask: torch.Ten
     Intensities are expected in [0, 1] (and clamped to it): 0 and 1 fall on the centres of the second
     and the second-last bin, so that every window of four bins lies inside the histogram. Each sample
     touches 4 x 4 bins, memory grows with the samples and not with samples x bins. ``mask``
-    (B, 1, *spatial) weights the samples.
+    (B, 1, *spatial) weights the samples; one of no weight may be anything, NaN included.
     """
     batch, channels = a.shape[:2]
+    if mask is not None:
+        a, b = (image.masked_fill(mask == 0, 0) for image in (a, b))
     bins_a, weights_a = _window(a, bins)
     bins_b, weights_b = _window(b, bins)
     count = bins_a.shape[1]
