@@ -15,6 +15,7 @@ from whence.errors import InputError
 TABLES = {
     "core": "whence.bench.core",
     "training": "whence.bench.training",
+    "imse": "whence.bench.imse",
     "tracetrans": "whence.bench.tracetrans",
 }
 

@@ -14,6 +14,9 @@ from whence.models.method import Method, Prediction
 
 METHODS = {
     "imse": "whence.models.imse:IMSE",
+    "regnet": "whence.models.regnet:RegNet",
+    "cyclegan": "whence.models.baselines.cyclegan:CycleGAN",
+    "reggan": "whence.models.baselines.reggan:RegGAN",
     "tracetrans": "whence.models.tracetrans:TraceTrans",
     "pix2pix": "whence.models.baselines.pix2pix:Pix2Pix",
 }

@@ -91,6 +91,7 @@ def evaluator_similarity(evaluator: Predictor) -> Similarity:
     method, frame = evaluator.method.eval().requires_grad_(False), evaluator.frame
 
     def compare(a: torch.Tensor, b: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        method.to(a.device)
         error = method.spatial_error(_flat(a, frame), _flat(b, frame)).abs()
         if mask is None:
             return error.mean()

@@ -47,6 +47,9 @@ class Method(nn.Module):
     config: Any
     multiple: int = 1
 
+    def bind(self, load: Callable[[str], Any]) -> None:
+        """Prepare for training what other runs contribute; ``load`` gives the Predictor of a run folder."""
+
     def optimizers(self) -> list[torch.optim.Optimizer]:
         """Fresh optimisers, in the order in which ``training_step`` gets them."""
         raise NotImplementedError

@@ -3,5 +3,6 @@
 from whence.nets.discriminator import patch_discriminator
 from whence.nets.pyramid import Decoder, Encoder, VelocityHead
 from whence.nets.resnet import ResNetGenerator
+from whence.nets.unet import RegistrationUNet
 
-__all__ = ["Decoder", "Encoder", "ResNetGenerator", "VelocityHead", "patch_discriminator"]
+__all__ = ["Decoder", "Encoder", "RegistrationUNet", "ResNetGenerator", "VelocityHead", "patch_discriminator"]

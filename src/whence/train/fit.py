@@ -21,7 +21,7 @@ from whence.errors import InputError
 from whence.models import find_method
 from whence.train.callbacks import Watch, progress_bar
 from whence.train.checkpoints import LAST, WholeCheckpoints, has_checkpoint, latest_checkpoint
-from whence.train.run import RunConfig, check_folder, differences, model_path, save_model, write_config
+from whence.train.run import RunConfig, check_folder, differences, load, model_path, save_model, write_config
 from whence.train.settings import TrainConfig
 
 LARGEST_LATTICE = 2**30
@@ -75,6 +75,7 @@ def fit(method: str, data: str | Path, out: str | Path, model: Any = None, train
             f"a training lattice of {'x'.join(map(str, frame.shape))} voxels exceeds any memory; "
             f"expected a --spacing above {min(frame.spacing):g} mm, or a --size"
         )
+    net.bind(load)
     _make_folder(out)
     trainer = _trainer(config, out)
     with progress_bar(transient=True) as bar:
