@@ -67,12 +67,13 @@ def notes(quick: bool) -> str:
     if quick:
         return "A smoke version: 10 steps on 12 heads. It shows that every row runs; its figures mean nothing."
     return (
-        "Dice and HD95 (mm; published: pixels) are means over seven labels; squared gradient is that of the displacement in "
-        "voxels; NMAE, PSNR and SSIM compare the translated source with its true counterpart in the brain. The last "
+        "Dice and HD95 (mm; published: pixels) are means over seven labels; the squared gradient is the "
+        "displacement's, in voxels; NMAE, PSNR and SSIM compare the translated source with its true counterpart in the "
+        "brain (the evaluators know T1, and so translate into T1 alone). The last "
         "two columns are rank correlations: of the mean error map with Dice, over each head moved by five shares of "
         "its true displacement, and of the map with a local displacement over blocks of a sixth of the side. All "
-        "registration networks train by one recipe (`regnet-cpu`) but for their similarity; both evaluators are trained "
-        "on T1 alone. Published: other data, so that the order and not the height can be compared."
+        "registration networks train by one recipe (`regnet-cpu`) but for their similarity; both evaluators are "
+        "trained on T1 alone. Published: other data, so that the order and not the height can be compared."
     )
 
 
