@@ -124,3 +124,13 @@ def test_training_from_sources_resumes(heads, run, tmp_path):
     given = ["fit", "imse", "--data", str(table), "--out", str(stopped), *(f"--{k}={v}" for k, v in FIT.items())]
     assert main(given) == 0
     assert (stopped / "model.safetensors").read_bytes() == (run / "model.safetensors").read_bytes()
+
+
+def test_registration_by_an_evaluator(heads, run, trained, tmp_path, capsys):
+    row = read_pairs(heads).rows[0]
+    pair = ["register", str(row.path("target")), str(row.path("source"))]
+    assert main([*pair, "--similarity", str(run), "--out", str(tmp_path / "out")]) == 0
+    assert (tmp_path / "out" / "displacement.nii.gz").is_file()
+    assert main([*pair, "--similarity", str(trained), "--out", str(tmp_path / "none")]) == 2
+    assert "estimates no spatial error" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()

@@ -32,7 +32,7 @@ class RegisterConfig:
     """Options of a registration.
 
     Args:
-        similarity: what the images are compared by: ncc, nmi, mi, mind or mse.
+        similarity: what the images are compared by: ncc, nmi, mi, mind, mse, or the folder of an evaluator's run.
         preset: fast or accurate.
         transform: greedy or svf.
         affine: begin with an affine registration.
