@@ -7,6 +7,7 @@ import torch
 from scipy import ndimage
 
 from whence import kernels
+from whence.kernels import dispatch
 from whence.kernels.reference import descent, inversion, smoothing
 
 SHAPES = [(17, 140), (11, 9, 13), (1, 8, 9), (6, 1, 7), (5, 1), (1, 6), (2, 2)]
@@ -101,3 +102,8 @@ def test_moment_step(shape):
         assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-5)
     for mine, other in zip(moments, others, strict=True):
         assert torch.allclose(mine, other, atol=1e-5)
+
+
+def test_an_operation_that_a_device_lacks_is_the_references():
+    assert dispatch._written("cpu", "gaussian")
+    assert not dispatch._written("cuda", "inversion")

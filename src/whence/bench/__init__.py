@@ -17,6 +17,7 @@ TABLES = {
     "training": "whence.bench.training",
     "imse": "whence.bench.imse",
     "tracetrans": "whence.bench.tracetrans",
+    "registration": "whence.bench.registration",
 }
 
 

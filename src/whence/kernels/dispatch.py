@@ -162,7 +162,7 @@ for _function, _defined in (
 
 def _run(module: str, name: str, reference: Any, fits: bool, tensors: tuple[torch.Tensor, ...], *more: Any) -> Any:
     chosen = backend(*tensors)
-    if chosen == "reference" or not fits:
+    if chosen == "reference" or not fits or not _written(chosen, module):
         return reference(*tensors, *more)
     return getattr(import_module(f"whence.kernels.{chosen}.{module}"), name)(*tensors, *more)
 
@@ -171,6 +171,12 @@ def _ready(device: str) -> bool:
     if not _installed(device):
         return False
     return device != "cpu" or bool(import_module("whence.kernels.cpu.launch").usable())
+
+
+@cache
+def _written(device: str, module: str) -> bool:
+    """Whether a device has an operation of its own."""
+    return find_spec(f"whence.kernels.{device}.{module}") is not None
 
 
 @cache

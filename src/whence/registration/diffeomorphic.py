@@ -20,8 +20,8 @@ from whence.registration.settings import DiffeomorphicSettings
 from whence.registration.transforms import TRANSFORMS, Transform
 from whence.space import Grid, Volume
 
-# Local correlation for images whose every detail counts: small windows, in which the faintest contrast does.
-FINE = {"window": 7, "epsilon": 3e-4}
+# Local correlation for images whose every detail counts: windows of the faintest contrast do.
+FINE = {"window": 9, "epsilon": 3e-4}
 # Called with the stage or level, the iteration within it, of how many, and the energy.
 Progress = Callable[[str, int, int, float], None]
 

@@ -88,7 +88,9 @@ class Settings:
 
 PRESETS = {
     "fast": Settings(),
-    "accurate": Settings(diffeomorphic=DiffeomorphicSettings(iterations=(100, 100, 100, 100))),
+    "accurate": Settings(
+        diffeomorphic=DiffeomorphicSettings(iterations=(100, 100, 100, 100), step=0.5, floor=2.0, tolerance=0.0005)
+    ),
 }
 
 
