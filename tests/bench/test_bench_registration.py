@@ -38,7 +38,8 @@ def test_our_row(scans, tmp_path):
     cells = registration.measure(row("whence fast"), tmp_path, tmp_path / "work")
     assert cells["region Dice"] > 0.9
     assert cells["folded [%]"] == 0
-    assert cells["inverse [mm]"] < 0.1
+    # A tenth of a voxel.
+    assert cells["inverse [mm]"] < 0.2
     assert cells["seconds"] > 0
 
 
