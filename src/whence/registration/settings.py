@@ -89,7 +89,7 @@ class Settings:
 PRESETS = {
     "fast": Settings(),
     "accurate": Settings(
-        diffeomorphic=DiffeomorphicSettings(iterations=(100, 100, 100, 100), step=0.5, floor=2.0, tolerance=0.0005)
+        diffeomorphic=DiffeomorphicSettings(iterations=(100, 100, 100, 100), step=0.5, floor=1.0, tolerance=0.0005)
     ),
 }
 
