@@ -62,6 +62,17 @@ def test_rows_resume_and_one_can_be_run_again(table, tmp_path):
         rows.run_table("made", out, only=["c"])
 
 
+def test_rows_may_be_measured_one_by_one(table, tmp_path):
+    out = tmp_path / "out"
+    text = rows.run_table("made", out, only=["b"]).read_text()
+    assert table.MEASURED == ["b"]
+    assert "| b | 3 | 0.5 |" in text
+    assert "| a |" not in text
+    text = rows.run_table("made", out, only=["a"]).read_text()
+    assert table.MEASURED == ["b", "a"]
+    assert text.index("| a |") < text.index("| b |")
+
+
 def test_the_smoke_version_leaves_the_table_alone(table, tmp_path):
     out = tmp_path / "out"
     full = rows.run_table("made", out).read_bytes(), (out / "table.csv").read_bytes()

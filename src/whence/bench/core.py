@@ -81,17 +81,18 @@ def measure(row: Row, data: Path, work: Path) -> dict[str, Any]:
     memory: dict[str, float | None] = {}
     for name, (call, given) in contestants.items():
         # The first run compiles; the second shows the memory.
-        first = _run(call, given, wanted)
+        first = _run(call, _leaves(given, wanted))
         if name == "ours" or first < PATIENCE:
+            tensors = _leaves(given, wanted)
             with _watch() as peak:
-                seconds[name].append(_run(call, given, wanted))
+                seconds[name].append(_run(call, tensors))
             memory[name] = peak()
         else:
             seconds[name].append(first)
     for _ in range(settings["repeats"] - 1):
         for name, (call, given) in contestants.items():
             if sum(seconds[name]) < PATIENCE:
-                seconds[name].append(_run(call, given, wanted))
+                seconds[name].append(_run(call, _leaves(given, wanted)))
     medians = {name: statistics.median(times) for name, times in seconds.items()}
     voxels = batch * int(torch.Size(shape).numel())
     floor = 4.0 * voxels * moved[gradients] / _bandwidth()
@@ -230,13 +231,18 @@ def _plain(call: Call) -> Call:
     return plain
 
 
-def _run(call: Call, inputs: list[torch.Tensor], wanted: list[bool]) -> float:
+def _leaves(inputs: list[torch.Tensor], wanted: list[bool]) -> list[torch.Tensor]:
+    """Copies of the inputs, of which some want a gradient."""
+    return [i.clone().requires_grad_(wants) for i, wants in zip(inputs, wanted, strict=True)]
+
+
+def _run(call: Call, inputs: list[torch.Tensor]) -> float:
     """Seconds of one call, with the gradients of the inputs that want one."""
-    given = [i.clone().requires_grad_(wants) for i, wants in zip(inputs, wanted, strict=True)]
+    gradients = any(i.requires_grad for i in inputs)
     started = time.perf_counter()
-    with torch.set_grad_enabled(any(wanted)):
-        value = call(*given)
-        if any(wanted):
+    with torch.set_grad_enabled(gradients):
+        value = call(*inputs)
+        if gradients:
             value.sum().backward()
     return time.perf_counter() - started
 

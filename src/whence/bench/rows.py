@@ -40,8 +40,8 @@ def run_table(name: str, out: str | Path, quick: bool = False, only: Sequence[st
     """Measure the rows of a table that are not there yet and write ``table.csv`` and ``table.md`` in ``out``.
 
     A finished row is known by its settings, the package's code, its recipes and the table's module.
-    ``only`` names rows to measure again; ``quick`` is a smoke version of minutes, which lies in
-    ``out/quick``. Returns the path of ``table.md``.
+    ``only`` names the rows to measure, again if need be; the table then holds them and those measured
+    before. ``quick`` is a smoke version of minutes, which lies in ``out/quick``. Returns the path of ``table.md``.
     """
     module, out = find_table(name), Path(out)
     if quick:
@@ -55,6 +55,8 @@ def run_table(name: str, out: str | Path, quick: bool = False, only: Sequence[st
     for row in rows:
         key = _key(row, code)
         kept = out / "rows" / f"{key}.json"
+        if only and row.name not in only and not kept.is_file():
+            continue
         if not kept.is_file() or row.name in only:
             started = time.monotonic()
             cells = module.measure(row, out / "data", out / "work" / key)

@@ -24,6 +24,8 @@ ZERO, ONE, NAN = F(0), F(1), F(np.nan)
 # Voxels of a block. Six rows a axis: indices (0 lower, 1 upper), weights (0, 1), their derivatives (2, 3).
 L = 128
 OUTSIDE = INT(-(2**30))
+# Tasks of a forward pass: more than any machine has threads, and no more, since each takes memory of its own.
+UNITS = 256
 
 
 @inner
@@ -117,24 +119,39 @@ def forward(image, coordinates, values, D, shape, out, batches, C, flags):
     """Values at coordinates."""
     (P, Q, R), (B, B_image, B_coordinates) = out, batches
     M, N = P * Q * R, shape[0] * shape[1] * shape[2]
-    for unit in prange(B * P):
-        b, p = unit // P, unit % P
+    units = min(B * P, UNITS)
+    for unit in prange(units):
         near, weight = np.empty(6 * L, INT), np.empty(12 * L, F)
-        where = coordinates[U((b % B_coordinates) * D * M) :]
-        for q in range(Q):
-            for first in range(0, R, L):
-                count, at = min(L, R - first), (p * Q + q) * R + first
-                _lay_all(where, near, weight, D, p, q, first, count, at, M, shape, flags, False)
-                for c in range(C):
-                    picture = image[U(((b % B_image) * C + c) * N) :]
-                    result = values[U((b * C + c) * M + at) :]
-                    if D == 2:
-                        _values_2d(picture, near, weight, result, count, flags[2])
-                    else:
-                        _values_3d(picture, near, weight, result, count, flags[2])
-                    if flags[3]:
-                        for r in range(count):
-                            result[r] += where[U(c * M + at + r)]
+        for slab in range(unit * B * P // units, (unit + 1) * B * P // units):
+            b, p = slab // P, slab % P
+            where = coordinates[U((b % B_coordinates) * D * M) :]
+            for q in range(Q):
+                for first in range(0, R, L):
+                    count, at = min(L, R - first), (p * Q + q) * R + first
+                    _lay_all(where, near, weight, D, p, q, first, count, at, M, shape, flags, False)
+                    for c in range(C):
+                        picture = image[U(((b % B_image) * C + c) * N) :]
+                        result = values[U((b * C + c) * M + at) :]
+                        if D == 2 and not (flags[1] or flags[2]):
+                            _values_2d_border(picture, near, weight, result, count)
+                        elif D == 2:
+                            _values_2d(picture, near, weight, result, count, flags[2])
+                        else:
+                            _values_3d(picture, near, weight, result, count, flags[2])
+                        if flags[3]:
+                            for r in range(count):
+                                result[r] += where[U(c * M + at + r)]
+
+
+@inner
+def _values_2d_border(image, near, weight, values, count):
+    """Of a border that repeats: without branches."""
+    for r in range(count):
+        y0, y1, x0, x1 = near[r], near[L + r], near[4 * L + r], near[5 * L + r]
+        wx0, wx1 = weight[8 * L + r], weight[9 * L + r]
+        low = wx0 * image[U(y0 + x0)] + wx1 * image[U(y0 + x1)]
+        high = wx0 * image[U(y1 + x0)] + wx1 * image[U(y1 + x1)]
+        values[r] = weight[r] * low + weight[L + r] * high
 
 
 @inner
