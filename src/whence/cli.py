@@ -264,9 +264,7 @@ def _bench(given: list[str]) -> None:
     parser.add_argument("table", type=str, help=f"one of {', '.join(TABLES)}")
     parser.add_argument("--out", type=Path, default=Path("bench"), help="folder of the table and its finished rows")
     parser.add_argument("--quick", action="store_true", help="a smoke version, in minutes")
-    parser.add_argument(
-        "--rows", type=str, nargs="*", default=[], help="rows to measure, even if they are there"
-    )
+    parser.add_argument("--rows", type=str, nargs="*", default=[], help="rows to measure, even if they are there")
     options = parser.parse_args(given)
     path = run_table(options.table, options.out / options.table, options.quick, options.rows)
     print(path.read_text(encoding="utf-8"))
