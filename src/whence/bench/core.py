@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ OPERATIONS = (
     "LNCC, window 25",
     "MIND-SSC",
 )
+COLOURS = {"plain torch": "#8a8f98", "MONAI": "#2f6f9f", "voxelmorph": "#3aa58f", "grid_sample": "#d08a3a"}
 # Seconds after which a contestant is not repeated.
 PATIENCE = 10.0
 
@@ -107,30 +109,52 @@ def measure(row: Row, data: Path, work: Path) -> dict[str, Any]:
 
 
 def draw(frame: Any, out: Path) -> None:
-    """Bars: how many times faster than the reference and the peers, ``ratios.png``."""
+    """Bars: how many times faster than the reference and the peers, a panel for each size and kind, ``ratios.png``."""
     from matplotlib.figure import Figure
 
     from whence.io import replacing
 
-    bars = []
-    for record in frame.to_dict("records"):
-        found = {"reference": record["reference / ours"]}
-        for part in filter(None, str(record["peer / ours"]).split("; ")):
-            name, _, value = part.rpartition(" ")
-            found[name] = float(value)
-        bars += [(f"{record['row']}: {name}", value) for name, value in found.items()]
-    bars.reverse()
-    figure = Figure(figsize=(9, 0.22 * len(bars) + 1), layout="constrained")
-    axes = figure.add_subplot()
-    colours = ["#8a8f98" if name.endswith(": reference") else "#2f6f9f" for name, _ in bars]
-    axes.barh(range(len(bars)), [value for _, value in bars], color=colours)
-    axes.set_yticks(range(len(bars)), [name for name, _ in bars], fontsize=7)
-    axes.axvline(1, color="black", linewidth=0.8)
-    axes.set_xscale("log")
-    axes.set_xlabel("times slower than ours")
-    axes.margins(y=0.01)
+    figure = Figure(figsize=(12, 9), layout="constrained")
+    panels = figure.subplots(2, 2, sharex=True, sharey=True)
+    for panel, (size, kind) in zip(
+        panels.flat, product(reversed(SIZES), ("forward", "forward and backward")), strict=True
+    ):
+        for place, operation in enumerate(OPERATIONS):
+            record = frame[frame["row"] == f"{operation}, {size}, {kind}"]
+            if len(record):
+                _bars(panel, place, _ratios(record.iloc[0]))
+        panel.set_title(f"{size}, {kind}", fontsize=10)
+        panel.set_yticks(range(len(OPERATIONS)), OPERATIONS, fontsize=9)
+        panel.axvline(1, color="black", linewidth=0.8)
+        panel.set_xscale("log")
+        panel.set_xlim(0.3, 600)
+        panel.set_ylim(len(OPERATIONS) - 0.4, -0.6)
+    for panel in panels[1]:
+        panel.set_xlabel("how many times faster the fused kernels are")
+    handles = {handle.get_label(): handle for panel in panels.flat for handle in panel.containers}
+    wanted = [handles[name] for name in COLOURS if name in handles]
+    figure.legend(wanted, [str(handle.get_label()) for handle in wanted], ncols=len(wanted), loc="outside upper center")
     with replacing(out / "ratios.png") as temporary:
-        figure.savefig(temporary, dpi=150, format="png")
+        figure.savefig(temporary, dpi=110, format="png")
+
+
+def _ratios(record: Any) -> dict[str, float]:
+    """How many times slower each contestant is, by the name its colour has."""
+    found = {"plain torch": float(record["reference / ours"])}
+    for part in filter(None, str(record["peer / ours"]).split("; ")):
+        name, _, value = part.rpartition(" ")
+        found[next(known for known in COLOURS if name.startswith(known))] = float(value)
+    return found
+
+
+def _bars(panel: Any, place: int, found: dict[str, float]) -> None:
+    height = 0.8 / max(len(found), 2)
+    for number, (name, value) in enumerate(found.items()):
+        at = place + (number - (len(found) - 1) / 2) * height
+        panel.barh(at, value - 1, 0.9 * height, left=1, color=COLOURS[name], label=name)
+        side, anchor = (3, "left") if value >= 1 else (-3, "right")
+        place_of_text = {"textcoords": "offset points", "va": "center", "ha": anchor}
+        panel.annotate(f"{value:g}", (value, at), (side, 0), fontsize=6.5, **place_of_text)
 
 
 def _inputs(operation: str, batch: int, shape: tuple[int, ...]) -> tuple[list[torch.Tensor], tuple[float, float]]:
