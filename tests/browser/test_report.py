@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 
 import numpy as np
 import pytest
 from made_traces import GRIDS, make_trace
 
+from whence.io import read_points
 from whence.report import write_report
 from whence.space import Grid
 
@@ -285,11 +287,15 @@ def test_pins_as_csv_and_removal(open_page, reports, tmp_path):
     opened.drawn()
     with opened.page.expect_download() as waiting:
         opened.page.click("#save")
-    rows = waiting.value.path().read_text().splitlines()
-    assert rows[0].startswith("pin,clicked,source_r,source_a,source_s,prediction_r")
-    values = np.array([[float(v) for v in row.split(",")[2:8]] for row in rows[1:]])
-    assert np.allclose(values[:, 3:], points, atol=1e-3)
-    assert np.allclose(values[:, :3], trace.whence(points), atol=TOLERANCE_MM)
+    waiting.value.save_as(tmp_path / "pins.csv")
+    # A points file as `whence apply --points` reads them.
+    found = read_points(tmp_path / "pins.csv")
+    assert found.labels == ("P1", "P2", "P3")
+    assert np.allclose(found.coordinates, points, atol=1e-3)
+    with (tmp_path / "pins.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    sources = np.array([[float(row[f"source_{axis}"]) for axis in "xyz"] for row in rows])
+    assert np.allclose(sources, trace.whence(points), atol=TOLERANCE_MM)
     opened.page.locator("#pins button[aria-label='Remove pin 2']").click()
     opened.drawn()
     assert opened.state("pins.map((pin) => pin.number)") == [1, 3]
