@@ -253,5 +253,5 @@ def test_methods_of_other_packages_are_found(monkeypatch):
     monkeypatch.setattr("whence.models.entry_points", lambda group: [point])
     assert find_method("mine") == "the class"
     assert "mine" in method_names()
-    with pytest.raises(InputError, match="unknown method 'yours'; expected one of .*mine, "):
+    with pytest.raises(InputError, match=r"unknown method 'yours'; expected one of .*mine, "):
         find_method("yours")
