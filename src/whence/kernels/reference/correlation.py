@@ -49,11 +49,5 @@ def _mean(image: torch.Tensor, window: int) -> torch.Tensor:
         kernel[axis - 2] = window
         padding = [k // 2 for k in kernel]
         pool = F.avg_pool2d if image.ndim == 4 else F.avg_pool3d
-        if image.shape[axis] < window:
-            # Pooling refuses an axis shorter than its window, however it is padded.
-            room = [0, 0] * (image.ndim - 1 - axis) + [window // 2] * 2
-            inside = F.pad(torch.ones_like(image[:1, :1]), room)
-            image = pool(F.pad(image, room), kernel, stride=1) / pool(inside, kernel, stride=1)
-            continue
         image = pool(image, kernel, stride=1, padding=padding, count_include_pad=False)
     return image
