@@ -327,3 +327,27 @@ def test_a_forked_process_keeps_off_its_parent_s_threads():
     child.join(60)
     assert name == "reference"
     torch.testing.assert_close(torch.tensor(there), here, rtol=1e-5, atol=1e-5)
+
+
+def test_a_graph_may_be_gone_through_twice():
+    a, b, weight = random(1, 1, 14, 12), random(1, 1, 14, 12, seed=1), random(1, 1, 14, 12, seed=2)
+    a.requires_grad_()
+    value = kernels.local_correlation(a, b, 5)
+    torch.autograd.grad((value * weight).sum(), a, retain_graph=True)
+    (second,) = torch.autograd.grad(value.sum(), a)
+    (expected,) = torch.autograd.grad(kernels.local_correlation(a, b, 5).sum(), a)
+    assert torch.equal(second, expected)
+
+
+def test_the_scale_of_a_mask_does_not_matter():
+    a, b = random(1, 1, 14, 12), random(1, 1, 14, 12, seed=1)
+    mask = (random(1, 1, 14, 12, seed=2) > 0).float()
+    whole, faint = (kernels.local_correlation(a, b, 5, 3e-3, mask * scale) for scale in (1, 1e-8))
+    assert torch.allclose(whole, faint, atol=1e-6)
+    assert float(whole.max()) > 0
+
+
+@pytest.mark.parametrize("sigmas", [(1.0,), (1.0, 1.0), (1.0,) * 4])
+def test_a_gaussian_needs_a_width_for_each_axis(sigmas):
+    with pytest.raises(ValueError, match=f"each of 3 axes, is expected; got {len(sigmas)}"):
+        kernels.gaussian(torch.zeros(1, 1, 6, 7, 8), sigmas)

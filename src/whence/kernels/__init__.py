@@ -2,7 +2,7 @@
 
 Tensors only, in voxel units: images (B, C, *spatial), coordinates and displacements (B, D, *spatial)
 with component d along tensor axis d. The plain torch reference defines each and answers for every device and
-dtype; float32 tensors on a CPU go to versions that are fused, compiled when first called.
+dtype; float32 tensors on a CPU, and on a GPU with Triton, go to versions that are fused, compiled when first called.
 """
 
 from whence.kernels.dispatch import (

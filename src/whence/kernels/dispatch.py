@@ -108,7 +108,15 @@ def moment_step(
     floor: float,
     scale: Sequence[float],
 ) -> torch.Tensor:
-    fits = _is_field(force) and first.shape == force.shape and first.is_contiguous() and second.is_contiguous()
+    fits = (
+        _is_field(force)
+        and first.shape == force.shape
+        and second.shape == (force.shape[0], 1, *force.shape[2:])
+        and first.is_contiguous()
+        and second.is_contiguous()
+        and len(scale) == force.shape[1]
+        and not force.requires_grad
+    )
     return _run(
         "descent", "moment_step", descent.moment_step, fits, (force, first, second), rates, corrections, floor, scale
     )
@@ -134,6 +142,9 @@ def local_correlation(
     fits = _is_image(a) and a.shape == b.shape and window >= 3 and window % 2 == 1 and _is_weight(mask, a)
     # A NaN never leaves a sliding sum.
     fits = fits and _finite(a, b)
+    if mask is not None and fits:
+        # Only shares of a window's weight matter: fused versions tell an empty window by its sum.
+        mask = mask.to(a.dtype) / mask.amax(dim=tuple(range(1, mask.ndim)), keepdim=True).clamp_min(1e-30)
     return _run("correlation", "local_correlation", correlation.local_correlation, fits, (a, b), window, epsilon, mask)
 
 

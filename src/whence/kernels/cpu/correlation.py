@@ -56,6 +56,8 @@ class _Correlation(torch.autograd.Function):
         if not any(grad.stride()):
             share = float(grad.flatten()[0])
         else:
+            # Those of the forward pass stay: the graph may be gone through again.
+            fields = torch.empty_like(fields)
             run(loops.correlate, *arrays, grad.contiguous(), a.new_empty(0), fields, *sizes, radius, ctx.epsilon,
                 chunks, count)  # fmt: skip
         first = torch.empty_like(a)

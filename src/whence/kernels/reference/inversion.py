@@ -14,7 +14,8 @@ def solve(
 
     Fixed point x <- targets - u(x) (Chen et al. 2008), until no coordinate is off by more than ``tolerance``
     voxels, or for ``iterations``. Converges where u is a contraction; the step is halved wherever a point's
-    error grows, which keeps stronger fields from oscillating. Where u folds, the nearest that was found.
+    error grows, which keeps stronger fields from oscillating. Where u folds there may be several answers or none, and
+    versions may end at different ones.
     """
     x = targets - sample(displacement, targets)
     step = x.new_ones((x.shape[0], 1, *x.shape[2:]))

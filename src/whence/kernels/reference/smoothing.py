@@ -19,8 +19,12 @@ def gaussian(image: torch.Tensor, sigma: float | Sequence[float]) -> torch.Tenso
 
 
 def widths(image: torch.Tensor, sigma: float | Sequence[float]) -> list[float]:
-    """One width for each spatial axis."""
-    return [float(sigma)] * (image.ndim - 2) if isinstance(sigma, int | float) else [float(s) for s in sigma]
+    """One width for each spatial axis. Raises ValueError for another number of widths than axes."""
+    dims = image.ndim - 2
+    found = [float(s) for s in sigma] if isinstance(sigma, Sequence) else [float(sigma)] * dims
+    if len(found) != dims:
+        raise ValueError(f"one sigma, or one for each of {dims} axes, is expected; got {len(found)}")
+    return found
 
 
 def weights(sigma: float) -> torch.Tensor:
