@@ -21,12 +21,13 @@ from whence.bench.rows import Row, kernel_choice
 from whence.losses import make_similarity
 
 _NOTES = (
-    "Median of interleaved repeats in one process, compilation excluded; who takes more than ten seconds in all is not "
-    "repeated further, and one call of more than ten seconds is the only one, without its memory. Ratios above 1 say how "
-    "many times faster ours is. Memory is the resident set's peak above what stood before the call, results and gradients "
-    "included. The floor is the time a copy takes that moves each input, result and gradient once. With gradients: of "
-    "image and field for warps, of the velocity, of the first image for similarities. GMI is GlobalMutualInformationLoss "
-    "with a b-spline window (MI in the rows of NMI, too), LNCC LocalNormalizedCrossCorrelationLoss."
+    "Median of interleaved repeats in one process, compilation excluded; who takes more than ten seconds in all "
+    "is not repeated further, and one call of more than ten seconds is the only one, without its memory. Ratios "
+    "above 1 say how many times faster ours is. Memory is the resident set's peak above what stood before the "
+    "call, results and gradients included. The floor is the time a copy takes that moves each input, result and "
+    "gradient once. With gradients: of image and field for warps, of the velocity, of the first image for "
+    "similarities. GMI is GlobalMutualInformationLoss with a b-spline window (MI in the rows of NMI, too), LNCC "
+    "LocalNormalizedCrossCorrelationLoss."
 )
 SIZES = {"2D": (8, (256, 256)), "3D": (1, (160, 192, 160))}
 QUICK = {"2D": (2, (96, 96)), "3D": (1, (40, 48, 40))}
