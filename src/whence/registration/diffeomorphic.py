@@ -61,11 +61,8 @@ def optimise(
     transform: Transform | None = None
     for grid, iterations in _levels(whole, settings):
         level = at(grid, fixed, moving, masks)
-        if transform is None:
-            transform = TRANSFORMS[settings.transform](grid, in_voxels(grid, settings.smooth_total))
-        else:
-            transform = transform.on(grid)
-            transform.widths = in_voxels(grid, settings.smooth_total)  # type: ignore[attr-defined]
+        widths = in_voxels(grid, settings.smooth_total)
+        transform = TRANSFORMS[settings.transform](grid, widths) if transform is None else transform.on(grid, widths)
         _climb(transform, level, similarity, settings, iterations, progress)
     assert transform is not None
     return Displacement(transform.displacement, transform.grid).resampled(whole)

@@ -20,8 +20,8 @@ class Transform(Protocol):
     def take(self, step: torch.Tensor) -> None:
         """Go a small step, voxels."""
 
-    def on(self, grid: Grid) -> Transform:
-        """The same map on another grid."""
+    def on(self, grid: Grid, widths: list[float]) -> Transform:
+        """The same map on another grid, smoothed there by ``widths`` (voxels, one for each axis)."""
 
 
 class Greedy:
@@ -37,8 +37,8 @@ class Greedy:
     def take(self, step: torch.Tensor) -> None:
         self.displacement = kernels.gaussian(kernels.compose(step, self.displacement), self.widths)
 
-    def on(self, grid: Grid) -> Greedy:
-        return Greedy(grid, self.widths, Displacement(self.displacement, self.grid).resampled(grid).tensor)
+    def on(self, grid: Grid, widths: list[float]) -> Greedy:
+        return Greedy(grid, widths, Displacement(self.displacement, self.grid).resampled(grid).tensor)
 
 
 class Stationary:
@@ -56,9 +56,9 @@ class Stationary:
         self.velocity = kernels.gaussian(self.velocity + step, self.widths)
         self.displacement = kernels.exp(self.velocity, self.steps)
 
-    def on(self, grid: Grid) -> Stationary:
+    def on(self, grid: Grid, widths: list[float]) -> Stationary:
         velocity = Displacement(self.velocity, self.grid).resampled(grid).tensor
-        return Stationary(grid, self.widths, velocity, self.steps)
+        return Stationary(grid, widths, velocity, self.steps)
 
 
 TRANSFORMS = {"greedy": Greedy, "svf": Stationary}

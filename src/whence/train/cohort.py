@@ -96,7 +96,7 @@ def _one(task: Task) -> dict[str, Any]:
         torch.set_num_threads(threads)
     try:
         return _record(name, "done", register_files(images, folder, config, name))
-    except Exception as error:
+    except Exception as error:  # one pair's fault, whatever it is, must not cost the others
         words = " ".join(str(error).split()) or type(error).__name__
         return _record(
             name, "failed", {}, words if isinstance(error, InputError) else f"{type(error).__name__}: {words}"
