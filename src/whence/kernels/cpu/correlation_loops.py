@@ -3,6 +3,9 @@
 A lattice is (Z, Y, X), a 2D one (Y, 1, X). A task takes a slab of planes: sums over the window's extent along z
 are kept for a plane and move on with it, likewise along y for a row and along x for a voxel, so that the
 time does not depend on the window. All sums are float64.
+
+No loop over voxels names an array that may be empty: the compiler takes the fast version of a loop only where the
+arrays it writes and reads do not overlap as if each were of full length, and an empty one lies anywhere.
 """
 
 # ruff: noqa: N803, N806
@@ -20,17 +23,25 @@ U = np.uintp
 @inner
 def _products(sums, a, b, weight, start, size, shift_a, shift_b, sign):
     """Add a plane's a, b, a^2, b^2 and ab, and with a weight the weight itself."""
-    for i in range(size):
-        x, y = np.float64(a[U(start + i)]) - shift_a, np.float64(b[U(start + i)]) - shift_b
-        w = sign
-        if weight.size > 0:
+    if weight.size > 0:
+        for i in range(size):
+            x, y = np.float64(a[U(start + i)]) - shift_a, np.float64(b[U(start + i)]) - shift_b
             w = sign * weight[U(start + i)]
             sums[U(5 * size + i)] += w
-        sums[i] += w * x
-        sums[U(size + i)] += w * y
-        sums[U(2 * size + i)] += w * x * x
-        sums[U(3 * size + i)] += w * y * y
-        sums[U(4 * size + i)] += w * x * y
+            _add_products(sums, x, y, w, i, size)
+    else:
+        for i in range(size):
+            x, y = np.float64(a[U(start + i)]) - shift_a, np.float64(b[U(start + i)]) - shift_b
+            _add_products(sums, x, y, sign, i, size)
+
+
+@inner
+def _add_products(sums, x, y, w, i, size):
+    sums[i] += w * x
+    sums[U(size + i)] += w * y
+    sums[U(2 * size + i)] += w * x * x
+    sums[U(3 * size + i)] += w * y * y
+    sums[U(4 * size + i)] += w * x * y
 
 
 @inner
@@ -81,11 +92,39 @@ def _extent(i, n, radius):
     return min(i + radius, n - 1) - max(i - radius, 0) + 1
 
 
+@inner
+def _moments(boxes, counts, x, X, epsilon):
+    """1/n, means, covariance, variances and 1 / (their product + epsilon^2) of a voxel's window."""
+    # A window with no sample has no correlation; rounding leaves a trace of others' weights.
+    n = counts[x]
+    inverse = 1 / n if n > 1e-6 else 0.0
+    A, B = boxes[x] * inverse, boxes[U(X + x)] * inverse
+    raw_a, raw_b = boxes[U(2 * X + x)] * inverse - A * A, boxes[U(3 * X + x)] * inverse - B * B
+    covariance = boxes[U(4 * X + x)] * inverse - A * B
+    over = 1 / (max(raw_a, 0.0) * max(raw_b, 0.0) + epsilon * epsilon)
+    return inverse, A, B, covariance, raw_a, raw_b, over
+
+
+@inner
+def _store(fields, at, N, K, g, A, B, covariance, raw_a, raw_b, over):
+    """The fields that gradients are made of, at a voxel whose correlation weighs g."""
+    c1 = 2 * g * covariance * over
+    both = g * covariance * covariance * over * over
+    c2, c3 = -both * max(raw_b, 0.0) if raw_a >= 0 else 0.0, -both * max(raw_a, 0.0) if raw_b >= 0 else 0.0
+    fields[U(at)] = F(c1)
+    fields[U(at + N)] = F(c2)
+    fields[U(at + 2 * N)] = F(c1 * B + 2 * c2 * A)
+    if K == 5:
+        fields[U(at + 3 * N)] = F(c3)
+        fields[U(at + 4 * N)] = F(c1 * A + 2 * c3 * B)
+
+
 @outer
 def correlate(a, b, weight, shifts, grad, result, fields, batch, channels, Z, Y, X, radius, epsilon, chunks, K):
     """Squared correlations, and the fields, one after the other, that gradients are made of; an empty one is left out.
 
-    An empty ``grad`` is 1 everywhere; of the five fields the gradient of the first image needs three.
+    ``grad`` weights the fields where there is no result; beside a result it is 1 everywhere. Of the five fields
+    the gradient of the first image needs three.
 
     With n samples in the window, means A and B, and c1, c2, c3 the gradient times the derivatives by the
     covariance and the two variances, the fields are c1/n, c2/n, (c1 B + 2 c2 A)/n, c3/n, (c1 A + 2 c3 B)/n.
@@ -98,7 +137,7 @@ def correlate(a, b, weight, shifts, grad, result, fields, batch, channels, Z, Y,
         a_i, b_i = a[U(image * N) :], b[U(image * N) :]
         w_i = weight[U(image // channels * N) : U((image // channels + 1) * N if features == 6 else 0)]
         sums, rows = np.zeros(features * size), np.zeros(features * X)
-        boxes = np.zeros(features * X)
+        boxes, counts = np.zeros(features * X), np.zeros(X)
         sa, sb = shifts[U(2 * image)], shifts[U(2 * image + 1)]
         for z in range(max(low - radius, 0), min(low + radius, Z)):
             _products(sums, a_i, b_i, w_i, z * size, size, sa, sb, 1.0)
@@ -111,33 +150,26 @@ def correlate(a, b, weight, shifts, grad, result, fields, batch, channels, Z, Y,
                 _rows(sums, rows, features, y, Y, X, radius)
                 _boxes(rows, boxes, features, X, radius)
                 area = _extent(z, Z, radius) * _extent(y, Y, radius)
-                o = image * N + (z * Y + y) * X
                 for x in range(X):
-                    n = boxes[U(5 * X + x)] if features == 6 else np.float64(area * _extent(x, X, radius))
-                    # A window with no sample has no correlation; rounding leaves a trace of others' weights.
-                    inverse = 1 / n if n > 1e-6 else 0.0
-                    A, B = boxes[x] * inverse, boxes[U(X + x)] * inverse
-                    raw_a, raw_b = boxes[U(2 * X + x)] * inverse - A * A, boxes[U(3 * X + x)] * inverse - B * B
-                    covariance = boxes[U(4 * X + x)] * inverse - A * B
-                    va, vb = max(raw_a, 0.0), max(raw_b, 0.0)
-                    over = 1 / (va * vb + epsilon * epsilon)
-                    if result.size > 0:
+                    counts[x] = np.float64(area * _extent(x, X, radius))
+                if features == 6:
+                    counts[:] = boxes[5 * X :]
+                o = image * N + (z * Y + y) * X
+                at = image * K * N + (z * Y + y) * X
+                if fields.size == 0:
+                    for x in range(X):
+                        _, A, B, covariance, raw_a, raw_b, over = _moments(boxes, counts, x, X, epsilon)
                         result[U(o + x)] = F(covariance * covariance * over)
-                    if fields.size == 0:
-                        continue
-                    g = inverse
-                    if grad.size > 0:
-                        g *= grad[U(o + x)]
-                    c1 = 2 * g * covariance * over
-                    both = g * covariance * covariance * over * over
-                    c2, c3 = -both * vb if raw_a >= 0 else 0.0, -both * va if raw_b >= 0 else 0.0
-                    at = image * K * N + (z * Y + y) * X + x
-                    fields[U(at)] = F(c1)
-                    fields[U(at + N)] = F(c2)
-                    fields[U(at + 2 * N)] = F(c1 * B + 2 * c2 * A)
-                    if K == 5:
-                        fields[U(at + 3 * N)] = F(c3)
-                        fields[U(at + 4 * N)] = F(c1 * A + 2 * c3 * B)
+                elif result.size == 0:
+                    for x in range(X):
+                        inverse, A, B, covariance, raw_a, raw_b, over = _moments(boxes, counts, x, X, epsilon)
+                        g = inverse * grad[U(o + x)]
+                        _store(fields, at + x, N, K, g, A, B, covariance, raw_a, raw_b, over)
+                else:
+                    for x in range(X):
+                        inverse, A, B, covariance, raw_a, raw_b, over = _moments(boxes, counts, x, X, epsilon)
+                        result[U(o + x)] = F(covariance * covariance * over)
+                        _store(fields, at + x, N, K, inverse, A, B, covariance, raw_a, raw_b, over)
 
 
 @outer
@@ -148,7 +180,7 @@ def gather(a, b, weight, shifts, fields, grad_a, grad_b, batch, channels, Z, Y, 
         image, chunk = unit // chunks, unit % chunks
         low, high = chunk * Z // chunks, (chunk + 1) * Z // chunks
         part = fields[U(image * K * N) :]
-        sums, rows, boxes = np.zeros(K * size), np.zeros(K * X), np.zeros(K * X)
+        sums, rows, boxes, shares = np.zeros(K * size), np.zeros(K * X), np.zeros(K * X), np.zeros(X)
         sa, sb = shifts[U(2 * image)], shifts[U(2 * image + 1)]
         for z in range(max(low - radius, 0), min(low + radius, Z)):
             _fields(sums, part, K, N, z * size, size, 1.0)
@@ -162,13 +194,16 @@ def gather(a, b, weight, shifts, fields, grad_a, grad_b, batch, channels, Z, Y, 
                 _boxes(rows, boxes, K, X, radius)
                 line = (z * Y + y) * X
                 o = image * N + line
+                shares[:] = share
+                if weight.size > 0:
+                    for x in range(X):
+                        shares[x] *= np.float64(weight[U(image // channels * N + line + x)])
                 for x in range(X):
-                    w = share
-                    if weight.size > 0:
-                        w *= np.float64(weight[U(image // channels * N + line + x)])
                     p, q = np.float64(a[U(o + x)]) - sa, np.float64(b[U(o + x)]) - sb
                     value = q * boxes[x] + 2 * p * boxes[U(X + x)] - boxes[U(2 * X + x)]
-                    grad_a[U(o + x)] = F(w * value)
-                    if K == 5:
+                    grad_a[U(o + x)] = F(shares[x] * value)
+                if K == 5:
+                    for x in range(X):
+                        p, q = np.float64(a[U(o + x)]) - sa, np.float64(b[U(o + x)]) - sb
                         value = p * boxes[x] + 2 * q * boxes[U(3 * X + x)] - boxes[U(4 * X + x)]
-                        grad_b[U(o + x)] = F(w * value)
+                        grad_b[U(o + x)] = F(shares[x] * value)

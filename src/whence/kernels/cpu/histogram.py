@@ -16,6 +16,8 @@ U = np.uintp
 ZERO, ONE = F(0), F(1)
 # Samples of one partial histogram, which are added up in a fixed order whatever the threads.
 SHARE = 1 << 16
+# Samples that are counted in float32 before they join the rest.
+RUN = 1 << 12
 
 
 def joint_histogram(a: torch.Tensor, b: torch.Tensor, bins: int, mask: torch.Tensor | None) -> torch.Tensor:
@@ -86,21 +88,30 @@ def _window_slope(t):
 def _forward(a, b, weight, partial, batch, count, voxels, shares, bins):
     for unit in prange(batch * shares):
         sample, share = unit // shares, unit % shares
-        histogram = partial[U(unit * bins * bins) : U((unit + 1) * bins * bins)]
-        for i in range(share * count // shares, (share + 1) * count // shares):
-            w = weight[U(sample * voxels + i % voxels)] if weight.size > 0 else ONE
-            if w == ZERO:
-                continue
-            row, t = _place(a[U(sample * count + i)], bins)
-            column, s = _place(b[U(sample * count + i)], bins)
-            w0, w1, w2, w3 = _window(t)
-            v0, v1, v2, v3 = _window(s)
-            at = row * bins + column
-            for v, step in ((w0 * w, 0), (w1 * w, bins), (w2 * w, 2 * bins), (w3 * w, 3 * bins)):
-                histogram[U(at + step)] += v * v0
-                histogram[U(at + step + 1)] += v * v1
-                histogram[U(at + step + 2)] += v * v2
-                histogram[U(at + step + 3)] += v * v3
+        total = partial[U(unit * bins * bins) : U((unit + 1) * bins * bins)]
+        histogram = np.zeros(bins * bins, F)
+        end = (share + 1) * count // shares
+        for begin in range(share * count // shares, end, RUN):
+            for i in range(begin, min(begin + RUN, end)):
+                w = weight[U(sample * voxels + i % voxels)] if weight.size > 0 else ONE
+                if w == ZERO:
+                    continue
+                row, t = _place(a[U(sample * count + i)], bins)
+                column, s = _place(b[U(sample * count + i)], bins)
+                w0, w1, w2, w3 = _window(t)
+                v0, v1, v2, v3 = _window(s)
+                at = row * bins + column
+                for v, step in ((w0 * w, 0), (w1 * w, bins), (w2 * w, 2 * bins), (w3 * w, 3 * bins)):
+                    # Read before any is written: four neighbours are one vector then.
+                    h0, h1 = histogram[U(at + step)], histogram[U(at + step + 1)]
+                    h2, h3 = histogram[U(at + step + 2)], histogram[U(at + step + 3)]
+                    histogram[U(at + step)] = h0 + v * v0
+                    histogram[U(at + step + 1)] = h1 + v * v1
+                    histogram[U(at + step + 2)] = h2 + v * v2
+                    histogram[U(at + step + 3)] = h3 + v * v3
+            for k in range(bins * bins):
+                total[k] += histogram[k]
+                histogram[k] = ZERO
 
 
 @outer
@@ -109,27 +120,31 @@ def _backward(a, b, weight, slope, grad_a, grad_b, batch, count, voxels, bins):
     for unit in prange(batch * rows):
         sample, part = unit // rows, unit % rows
         table = slope[U(sample * bins * bins) :]
-        for i in range(part * count // rows, (part + 1) * count // rows):
-            o = sample * count + i
-            w = weight[U(sample * voxels + i % voxels)] if weight.size > 0 else ONE
-            ga = gb = ZERO
-            if w != ZERO:
-                row, t = _place(a[U(o)], bins)
-                column, s = _place(b[U(o)], bins)
-                v0, v1, v2, v3 = _window(s)
-                e0, e1, e2, e3 = _window_slope(s)
-                w0, w1, w2, w3 = _window(t)
-                d0, d1, d2, d3 = _window_slope(t)
-                at = row * bins + column
-                for v, d, step in ((w0, d0, 0), (w1, d1, bins), (w2, d2, 2 * bins), (w3, d3, 3 * bins)):
-                    g0, g1 = table[U(at + step)], table[U(at + step + 1)]
-                    g2, g3 = table[U(at + step + 2)], table[U(at + step + 3)]
-                    ga += d * (g0 * v0 + g1 * v1 + g2 * v2 + g3 * v3)
-                    gb += v * (g0 * e0 + g1 * e1 + g2 * e2 + g3 * e3)
-            # Beyond the range the value is clamped, and has no slope.
-            if grad_a.size > 0:
-                outside = not ZERO <= a[U(o)] <= ONE
-                grad_a[U(o)] = ZERO if outside else ga * w * F(bins - 3)
-            if grad_b.size > 0:
-                outside = not ZERO <= b[U(o)] <= ONE
-                grad_b[U(o)] = ZERO if outside else gb * w * F(bins - 3)
+        low, high = part * count // rows, (part + 1) * count // rows
+        if grad_a.size > 0:
+            _slopes(a, b, weight, table, grad_a, sample, low, high, count, voxels, bins, bins, 1)
+        if grad_b.size > 0:
+            _slopes(b, a, weight, table, grad_b, sample, low, high, count, voxels, bins, 1, bins)
+
+
+@inner
+def _slopes(a, b, weight, table, grad, sample, low, high, count, voxels, bins, along, across):
+    """Gradient of image a, whose bins lie ``along`` apart in the table; those of b lie ``across`` apart."""
+    for i in range(low, high):
+        o = sample * count + i
+        w = weight[U(sample * voxels + i % voxels)] if weight.size > 0 else ONE
+        value = a[U(o)]
+        # Beyond the range the value is clamped, and has no slope.
+        if w == ZERO or not ZERO <= value <= ONE:
+            grad[U(o)] = ZERO
+            continue
+        row, t = _place(value, bins)
+        column, s = _place(b[U(o)], bins)
+        v0, v1, v2, v3 = _window(s)
+        d0, d1, d2, d3 = _window_slope(t)
+        at, total = row * along + column * across, ZERO
+        for d, step in ((d0, 0), (d1, along), (d2, 2 * along), (d3, 3 * along)):
+            g0, g1 = table[U(at + step)], table[U(at + step + across)]
+            g2, g3 = table[U(at + step + 2 * across)], table[U(at + step + 3 * across)]
+            total += d * (g0 * v0 + g1 * v1 + g2 * v2 + g3 * v3)
+        grad[U(o)] = total * w * F(bins - 3)

@@ -47,33 +47,34 @@ def _three(u: torch.Tensor) -> tuple[int, ...]:
 
 @inner
 def _ends(i, n):
-    """The voxels that a slope at voxel i of n is taken between, and the inverse of their distance."""
+    """The voxels that a slope at voxel i of n is taken between, and the inverse of their distance; 0 for one voxel."""
     low, high = (i - 1 if i > 0 else 0), (i + 1 if i < n - 1 else n - 1)
     return low, high, (F(0.5) if high - low == 2 else F(high - low))
 
 
 @inner
-def _slopes(u, c, z, y, x, Z, Y, X, N):
-    """Derivatives of component c along the three axes; 0 along an axis of one voxel."""
+def _fill(matrix, u, D, z, y, Z, Y, X, N):
+    """Slopes of a row, (9, X): those of component c along axis a at 3 c + a; in 2D the middle ones are 0."""
     z0, z1, dz = _ends(z, Z)
     y0, y1, dy = _ends(y, Y)
-    x0, x1, dx = _ends(x, X)
-    o = c * N
-    along_z = (u[U(o + (z1 * Y + y) * X + x)] - u[U(o + (z0 * Y + y) * X + x)]) * dz if dz > 0 else F(0)
-    along_y = (u[U(o + (z * Y + y1) * X + x)] - u[U(o + (z * Y + y0) * X + x)]) * dy if dy > 0 else F(0)
-    along_x = (u[U(o + (z * Y + y) * X + x1)] - u[U(o + (z * Y + y) * X + x0)]) * dx if dx > 0 else F(0)
-    return along_z, along_y, along_x
-
-
-@inner
-def _matrix(u, D, z, y, x, Z, Y, X, N):
-    """J of phi; in 2D the middle axis stays where it is."""
-    a, b, c = _slopes(u, 0, z, y, x, Z, Y, X, N)
-    d, e, f = F(0), F(0), F(0)
-    if D == 3:
-        d, e, f = _slopes(u, 1, z, y, x, Z, Y, X, N)
-    g, h, i = _slopes(u, D - 1, z, y, x, Z, Y, X, N)
-    return a + F(1), b, c, d, e + F(1), f, g, h, i + F(1)
+    for c in range(D):
+        above, below = u[U(c * N + (z1 * Y + y) * X) :], u[U(c * N + (z0 * Y + y) * X) :]
+        behind, before = u[U(c * N + (z * Y + y1) * X) :], u[U(c * N + (z * Y + y0) * X) :]
+        row, to = u[U(c * N + (z * Y + y) * X) :], U(3 * (2 * c if D == 2 else c) * X)
+        # Not even what is unknown has a slope along an axis of one voxel.
+        matrix[to : to + U(2 * X)] = 0
+        if z1 > z0:
+            for x in range(X):
+                matrix[to + U(x)] = (above[x] - below[x]) * dz
+        if y1 > y0:
+            for x in range(X):
+                matrix[to + U(X + x)] = (behind[x] - before[x]) * dy
+        along = matrix[to + U(2 * X) :]
+        for x in range(1, X - 1):
+            along[x] = (row[x + 1] - row[x - 1]) * F(0.5)
+        along[0] = row[1] - row[0] if X > 1 else F(0)
+        if X > 1:
+            along[X - 1] = row[X - 1] - row[X - 2]
 
 
 @outer
@@ -81,12 +82,19 @@ def _forward(u, result, D, batch, Z, Y, X):
     N = Z * Y * X
     for unit in prange(batch * Z):
         sample, z = unit // Z, unit % Z
-        field = u[U(sample * D * N) :]
+        field, m = u[U(sample * D * N) :], np.zeros(9 * X, F)
         for y in range(Y):
+            _fill(m, field, D, z, y, Z, Y, X, N)
+            row = result[U(sample * N + (z * Y + y) * X) :]
+            if D == 2:
+                for x in range(X):
+                    row[x] = (m[x] + F(1)) * (m[U(8 * X + x)] + F(1)) - m[U(2 * X + x)] * m[U(6 * X + x)]
+                continue
             for x in range(X):
-                a, b, c, d, e, f, g, h, i = _matrix(field, D, z, y, x, Z, Y, X, N)
-                value = a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
-                result[U(sample * N + (z * Y + y) * X + x)] = value
+                a, b, c = m[x] + F(1), m[U(X + x)], m[U(2 * X + x)]
+                d, e, f = m[U(3 * X + x)], m[U(4 * X + x)] + F(1), m[U(5 * X + x)]
+                g, h, i = m[U(6 * X + x)], m[U(7 * X + x)], m[U(8 * X + x)] + F(1)
+                row[x] = a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
 
 
 @outer
@@ -97,36 +105,50 @@ def _backward(u, grad, result, D, batch, Z, Y, X, chunks):
         sample, chunk = unit // chunks, unit % chunks
         low, high = chunk * Z // chunks, (chunk + 1) * Z // chunks
         field, total = u[U(sample * D * N) :], result[U(sample * D * N) :]
+        m = np.zeros(9 * X, F)
         for z in range(max(low - 1, 0), min(high + 1, Z)):
             for y in range(Y):
+                _fill(m, field, D, z, y, Z, Y, X, N)
+                given = grad[U(sample * N + (z * Y + y) * X) :]
+                # The cofactors are the determinant's derivatives.
                 for x in range(X):
-                    a, b, c, d, e, f, g, h, i = _matrix(field, D, z, y, x, Z, Y, X, N)
-                    given = grad[U(sample * N + (z * Y + y) * X + x)]
-                    # The cofactors are the determinant's derivatives.
-                    _add(total, 0, given * (e * i - f * h), given * (f * g - d * i), given * (d * h - e * g),
-                         z, y, x, Z, Y, X, N, low, high)  # fmt: skip
-                    if D == 3:
-                        _add(total, 1, given * (c * h - b * i), given * (a * i - c * g), given * (b * g - a * h),
-                             z, y, x, Z, Y, X, N, low, high)  # fmt: skip
-                    _add(total, D - 1, given * (b * f - c * e), given * (c * d - a * f), given * (a * e - b * d),
-                         z, y, x, Z, Y, X, N, low, high)  # fmt: skip
+                    w = given[x]
+                    a, b, c = m[x] + F(1), m[U(X + x)], m[U(2 * X + x)]
+                    d, e, f = m[U(3 * X + x)], m[U(4 * X + x)] + F(1), m[U(5 * X + x)]
+                    g, h, i = m[U(6 * X + x)], m[U(7 * X + x)], m[U(8 * X + x)] + F(1)
+                    m[x], m[U(X + x)], m[U(2 * X + x)] = w * (e * i - f * h), w * (f * g - d * i), w * (d * h - e * g)
+                    m[U(3 * X + x)], m[U(4 * X + x)] = w * (c * h - b * i), w * (a * i - c * g)
+                    m[U(5 * X + x)], m[U(6 * X + x)] = w * (b * g - a * h), w * (b * f - c * e)
+                    m[U(7 * X + x)], m[U(8 * X + x)] = w * (c * d - a * f), w * (a * e - b * d)
+                for c in range(D):
+                    _spread(total[U(c * N) :], m[U(3 * (2 * c if D == 2 else c) * X) :], z, y, Z, Y, X, low, high)
+                if D == 2:
+                    m[U(3 * X) : U(6 * X)] = 0
 
 
 @inner
-def _add(total, c, along_z, along_y, along_x, z, y, x, Z, Y, X, N, low, high):
+def _spread(total, slopes, z, y, Z, Y, X, low, high):
+    """Add what a row's slopes (3, X) are worth to the voxels that they are taken between, in the planes low to high."""
     z0, z1, dz = _ends(z, Z)
     y0, y1, dy = _ends(y, Y)
-    x0, x1, dx = _ends(x, X)
-    o = c * N
-    if dz > 0 and low <= z1 < high:
-        total[U(o + (z1 * Y + y) * X + x)] += along_z * dz
-    if dz > 0 and low <= z0 < high:
-        total[U(o + (z0 * Y + y) * X + x)] -= along_z * dz
+    along_y, along_x = slopes[U(X) :], slopes[U(2 * X) :]
+    if z1 > z0 and low <= z1 < high:
+        above = total[U((z1 * Y + y) * X) :]
+        for x in range(X):
+            above[x] += slopes[x] * dz
+    if z1 > z0 and low <= z0 < high:
+        below = total[U((z0 * Y + y) * X) :]
+        for x in range(X):
+            below[x] -= slopes[x] * dz
     if not low <= z < high:
         return
-    if dy > 0:
-        total[U(o + (z * Y + y1) * X + x)] += along_y * dy
-        total[U(o + (z * Y + y0) * X + x)] -= along_y * dy
-    if dx > 0:
-        total[U(o + (z * Y + y) * X + x1)] += along_x * dx
-        total[U(o + (z * Y + y) * X + x0)] -= along_x * dx
+    row, behind, before = total[U((z * Y + y) * X) :], total[U((z * Y + y1) * X) :], total[U((z * Y + y0) * X) :]
+    if y1 > y0:
+        for x in range(X):
+            behind[x] += along_y[x] * dy
+        for x in range(X):
+            before[x] -= along_y[x] * dy
+    for x in range(X):
+        x0, x1, dx = _ends(x, X)
+        row[x1] += along_x[x] * dx
+        row[x0] -= along_x[x] * dx
