@@ -95,12 +95,17 @@ class Trace:
         return self.displacement(_points(points, self.image.dims))
 
     def whither(self, points: np.ndarray) -> np.ndarray:
-        """Points (N, D) of the prediction that points of the source went to, RAS mm."""
-        return self.inverse(_points(points, self.source.dims))
+        """Points (N, D) of the prediction that points of the source went to, RAS mm.
+
+        ``inverse`` is linear between its voxels and so misses by a little; from there the point is sought that
+        ``whence`` sends back, to 1e-4 voxel. What came to no point of the prediction keeps the nearest found.
+        """
+        points = _points(points, self.source.dims)
+        return self.displacement.preimage(points, self.inverse(points)) if len(points) else points
 
     def carry(self, labels: Volume) -> Volume:
         """Integer labels of the source, carried to the prediction's grid."""
-        return warp(labels, self.displacement, mode="nearest")
+        return warp(labels, self.displacement, mode="label")
 
     def novelty_at(self, points: np.ndarray) -> np.ndarray:
         """Novelty (N,) at points (N, D) of the prediction, RAS mm."""

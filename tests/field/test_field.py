@@ -240,12 +240,13 @@ def test_labels_keep_their_values_and_type(kind):
         values[3] = 2**40 + 1
     labels = Volume(values[torch.randint(4, (1, 1, 20, 22), generator=torch.Generator().manual_seed(0))], grid)
     field = Displacement(smooth((20, 22), 2, 3, 3), grid)
-    moved = warp(labels, field, mode="nearest")
-    assert moved.tensor.dtype == kind
-    assert set(moved.tensor.unique().tolist()) <= set(values.tolist())
-    still = warp(labels, Displacement.identity(grid), mode="nearest")
-    assert torch.equal(still.tensor, labels.tensor)
-    with pytest.raises(ValueError, match="sampled with mode 'nearest'"):
+    for mode in ("nearest", "label"):
+        moved = warp(labels, field, mode=mode)
+        assert moved.tensor.dtype == kind
+        assert set(moved.tensor.unique().tolist()) <= set(values.tolist())
+        still = warp(labels, Displacement.identity(grid), mode=mode)
+        assert torch.equal(still.tensor, labels.tensor)
+    with pytest.raises(ValueError, match="sampled with mode 'label' or 'nearest'"):
         warp(labels, field)
 
 

@@ -107,3 +107,41 @@ def test_moment_step(shape):
 def test_an_operation_that_a_device_lacks_is_the_references():
     assert dispatch._written("cpu", "gaussian")
     assert not dispatch._written("cuda", "inversion")
+
+
+@pytest.mark.parametrize("version", [kernels.solve, inversion.solve], ids=["fused", "reference"])
+@pytest.mark.parametrize(("shape", "size"), [((40, 36), 9.0), ((20, 24, 22), 20.0)])
+def test_solve_inverts_a_diffeomorphism_far_from_a_contraction(version, shape, size):
+    here = kernels.identity(shape)
+    tamed = torch.ones(shape)
+    for axis, n in enumerate(shape):
+        tamed = tamed * torch.sin(here[0, axis] * math.pi / (n - 1)).clamp_min(0).sqrt()
+    field = kernels.exp(tamed * smooth_field(shape, size))
+    determinant = kernels.jacobian_determinant(field)
+    assert float(determinant.min()) > 0
+    # The fixed point converges where u changes by less than a voxel from one voxel to the next.
+    assert max(float(field.diff(dim=axis).abs().max()) for axis in range(2, field.ndim)) > 1.2
+    x = version(field, here, 1e-3)
+    assert float((x + kernels.sample(field, x) - here).abs().max()) < 1.1e-3
+
+
+def test_solve_does_not_depend_on_the_order_of_points():
+    field = smooth_field((24, 20), 12.0)
+    assert float(kernels.jacobian_determinant(field).min()) < 0
+    points = 20 * random(1, 2, 300).abs()
+    order = torch.randperm(300, generator=torch.Generator().manual_seed(0))
+    found = kernels.solve(field, points)
+    assert torch.equal(found[..., order], kernels.solve(field, points[..., order]))
+    # A fold sends several points to one place: which is found depends on where the search starts.
+    start = points + 4 * random(1, 2, 300, seed=3)
+    for version in (kernels.solve, inversion.solve):
+        other = version(field, points, start=start)
+        residual = (other + kernels.sample(field, other) - points).abs().amax(dim=1) < 1e-2
+        assert float(residual.float().mean()) > 0.5
+        assert float((other - found)[:, :, residual[0]].abs().max()) > 1
+
+
+def test_gradients_of_solve_are_those_of_the_inverse():
+    field = smooth_field((9, 8), 1.0).double().requires_grad_()
+    targets = (2 + 4 * random(1, 2, 5).double().abs().clamp_max(1)).requires_grad_()
+    assert torch.autograd.gradcheck(lambda u, t: inversion.solve(u, t, 1e-11), (field, targets), eps=1e-7, atol=1e-5)

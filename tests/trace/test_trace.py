@@ -69,9 +69,13 @@ def test_whither_undoes_whence(dims):
     moved = np.linalg.norm(trace.whence(points) - points, axis=1)
     left = np.linalg.norm(trace.whither(trace.whence(points)) - points, axis=1)
     assert moved.mean() > 0.5
-    # Two linear interpolations of fields with millimetre curvature.
-    assert left.mean() < 0.05
-    assert left.max() < 0.3
+    # Coordinates in float32 and a search to 1e-4 voxel.
+    assert left.max() < 1e-3
+    # The stored inverse, two linear interpolations of fields with millimetre curvature.
+    stored = np.linalg.norm(trace.inverse(trace.whence(points)) - points, axis=1)
+    assert stored.mean() < 0.05
+    assert stored.max() < 0.3
+    assert len(trace.whither(np.zeros((0, dims)))) == 0
 
 
 @pytest.mark.parametrize("dims", [2, 3])
@@ -84,9 +88,13 @@ def test_carried_labels_are_labels_at_their_source(dims):
     assert set(carried.tensor.unique().tolist()) <= {0, 7, 300, 70_000}
     voxels = np.random.default_rng(0).integers(6, 15, (200, dims))
     sources = trace.source.grid.to_voxel(trace.whence(trace.image.grid.to_world(voxels)))
-    clear = np.abs(sources - np.floor(sources) - 0.5).min(axis=1) > 1e-3
-    nearest = np.clip(np.rint(sources).astype(int), 0, np.array(trace.source.grid.shape) - 1)
-    expected = labels.tensor[0, 0].numpy()[tuple(nearest.T)]
+    # The label whose mask, linear between its voxels, is the largest.
+    names, image = np.array([0, 7, 300, 70_000]), labels.tensor[0, 0].numpy()
+    shares = np.array([ndimage.map_coordinates((image == n) * 1.0, sources.T, order=1, mode="nearest") for n in names])
+    highest = np.sort(shares, axis=0)
+    clear = highest[-1] - highest[-2] > 1e-3
+    assert clear.mean() > 0.9
+    expected = names[shares.argmax(axis=0)]
     assert (carried.tensor[0, 0].numpy()[tuple(voxels.T)] == expected)[clear].all()
 
 

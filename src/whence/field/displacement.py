@@ -60,14 +60,28 @@ class Displacement:
         Beyond the grid's outer voxels the field continues with its border value.
         """
         points = np.asarray(points, dtype=np.float64)
+        moved = kernels.sample(self.tensor, self._voxels(points), "linear", "border")[0].T
+        linear = self.grid.affine[: self.grid.dims, : self.grid.dims]
+        return points + moved.detach().cpu().double().numpy() @ linear.T
+
+    def preimage(self, points: np.ndarray, near: np.ndarray, tolerance: float = 1e-4) -> np.ndarray:
+        """World points (N, D) that phi sends to ``points``, RAS mm, sought from ``near``, within a share of a voxel.
+
+        Where there is none, the nearest that was found.
+        """
+        points, near = np.asarray(points, dtype=np.float64), np.asarray(near, dtype=np.float64)
+        targets, start = self._voxels(points), self._voxels(near)
+        found = kernels.solve(self.tensor.detach(), targets, tolerance, start=start) - start
+        linear = self.grid.affine[: self.grid.dims, : self.grid.dims]
+        return near + found[0].T.cpu().double().numpy() @ linear.T
+
+    def _voxels(self, points: np.ndarray) -> torch.Tensor:
+        """World points (N, D) in voxels, (1, D, N)."""
         if points.ndim != 2 or points.shape[1] != self.grid.dims:
             raise ValueError(f"expected points (N, {self.grid.dims}) in mm; got shape {points.shape}")
         if self.tensor.shape[0] != 1:
             raise ValueError(f"points go through one field; got a batch of {self.tensor.shape[0]}")
-        voxels = torch.from_numpy(self.grid.to_voxel(points).T[None]).to(self.tensor)
-        moved = kernels.sample(self.tensor, voxels, "linear", "border")[0].T
-        linear = self.grid.affine[: self.grid.dims, : self.grid.dims]
-        return points + moved.detach().cpu().double().numpy() @ linear.T
+        return torch.from_numpy(self.grid.to_voxel(points).T[None]).to(self.tensor)
 
     def resampled(self, grid: Grid) -> Displacement:
         """The same map on another grid, linear in between, its border value beyond."""

@@ -7,10 +7,10 @@ from whence.field.displacement import Displacement
 
 
 def invert(displacement: Displacement, iterations: int = 100, tolerance: float = 1e-3) -> Displacement:
-    """Inverse field on the same grid by fixed point, v <- -u o (id + v) (Chen et al. 2008).
+    """Inverse field on the same grid: for every voxel the point that is sent there, by Newton's method.
 
-    Stops when no voxel is off by more than ``tolerance`` voxels, or after ``iterations``. A field that folds
-    has no inverse and gets the nearest the iteration finds.
+    A voxel is done when it is off by no more than ``tolerance`` voxels, or after ``iterations`` evaluations. A field
+    that folds has no inverse and gets the nearest that is found.
     """
     here = kernels.identity(displacement.grid.shape, displacement.tensor.device, displacement.tensor.dtype)
     return Displacement(kernels.solve(displacement.tensor, here, tolerance, iterations) - here, displacement.grid)

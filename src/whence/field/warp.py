@@ -13,8 +13,9 @@ from whence.space import Grid, Volume
 def warp(volume: Volume, displacement: Displacement, mode: str = "linear", outside: str = "border") -> Volume:
     """moved(p) = moving(p + u(p)) on the displacement's grid; the moving image may have any grid.
 
-    ``mode`` is ``linear`` or ``nearest`` (labels keep their values and their type); ``outside`` names
-    what lies beyond the moving image: ``border`` or ``zeros``.
+    ``mode`` is ``linear``, ``nearest`` or, for integer labels, ``label``: the label of greatest weight among the
+    voxels around a point (labels keep their values and their type). ``outside`` names what lies beyond the
+    moving image: ``border`` or ``zeros``.
     """
     grid = displacement.grid
     change = grid.voxel_map(volume.grid)
@@ -33,9 +34,11 @@ def resample(volume: Volume, grid: Grid, mode: str = "linear", outside: str = "b
 
 
 def _sample(tensor: torch.Tensor, coordinates: torch.Tensor, mode: str, outside: str) -> torch.Tensor:
+    if mode == "label":
+        return kernels.sample_labels(tensor, coordinates, outside)
     if tensor.is_floating_point():
         return kernels.sample(tensor, coordinates, mode, outside)
     if mode != "nearest":
-        raise ValueError(f"labels of type {tensor.dtype} are sampled with mode 'nearest'; got {mode!r}")
+        raise ValueError(f"labels of type {tensor.dtype} are sampled with mode 'label' or 'nearest'; got {mode!r}")
     # float64 holds every label of up to 53 bits; float32 would merge large ones.
     return kernels.sample(tensor.double(), coordinates, mode, outside).round().to(tensor.dtype)

@@ -16,6 +16,7 @@ from whence.kernels.dispatch import (
     mind_descriptor,
     moment_step,
     sample,
+    sample_labels,
     solve,
     warp,
 )
@@ -33,6 +34,7 @@ __all__ = [
     "mind_descriptor",
     "moment_step",
     "sample",
+    "sample_labels",
     "solve",
     "warp",
 ]

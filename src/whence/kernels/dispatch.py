@@ -19,6 +19,7 @@ import torch
 
 from whence.errors import InputError
 from whence.kernels.reference import correlation, descent, histogram, inversion, mind, sampling, smoothing, transport
+from whence.kernels.reference import labels as votes
 
 VARIABLE = "WHENCE_KERNELS"
 CHOICES = ("reference", "cpu", "cuda")
@@ -54,6 +55,21 @@ def sample(
     return _run("sampling", "sample", sampling.sample, fits, (image, coordinates), mode, outside)
 
 
+def sample_labels(labels: torch.Tensor, coordinates: torch.Tensor, outside: str = "border") -> torch.Tensor:
+    fits = (
+        _is_image(labels)
+        and not labels.is_floating_point()
+        and coordinates.ndim in (3, labels.ndim)
+        and coordinates.shape[1] == labels.ndim - 2
+        and _one_batch(labels, coordinates)
+        and outside in sampling.OUTSIDE
+        and labels.device == coordinates.device
+    )
+    # Labels are integers: the coordinates say which version serves.
+    fused = _version("labels", "sample_labels", coordinates)
+    return (fused if fused and fits else votes.sample_labels)(labels, coordinates, outside)
+
+
 def warp(
     image: torch.Tensor, displacement: torch.Tensor, mode: str = "linear", outside: str = "border"
 ) -> torch.Tensor:
@@ -77,7 +93,11 @@ def exp(velocity: torch.Tensor, steps: int = 7) -> torch.Tensor:
 
 
 def solve(
-    displacement: torch.Tensor, targets: torch.Tensor, tolerance: float = 1e-3, iterations: int = 100
+    displacement: torch.Tensor,
+    targets: torch.Tensor,
+    tolerance: float = 1e-3,
+    iterations: int = 100,
+    start: torch.Tensor | None = None,
 ) -> torch.Tensor:
     fits = (
         _is_field(displacement)
@@ -86,7 +106,7 @@ def solve(
         and _one_batch(displacement, targets)
         and not (displacement.requires_grad or targets.requires_grad)
     )
-    return _run("inversion", "solve", inversion.solve, fits, (displacement, targets), tolerance, iterations)
+    return _run("inversion", "solve", inversion.solve, fits, (displacement, targets), tolerance, iterations, start)
 
 
 def gaussian(image: torch.Tensor, sigma: float | Sequence[float]) -> torch.Tensor:
@@ -155,6 +175,7 @@ def mind_descriptor(image: torch.Tensor, radius: int = 2, dilation: int = 2) -> 
 
 for _function, _defined in (
     (sample, sampling.sample),
+    (sample_labels, votes.sample_labels),
     (warp, sampling.warp),
     (compose, transport.compose),
     (exp, transport.exp),
@@ -172,10 +193,16 @@ for _function, _defined in (
 
 
 def _run(module: str, name: str, reference: Any, fits: bool, tensors: tuple[torch.Tensor, ...], *more: Any) -> Any:
+    fused = _version(module, name, *tensors)
+    return (fused if fused and fits else reference)(*tensors, *more)
+
+
+def _version(module: str, name: str, *tensors: torch.Tensor) -> Any:
+    """The fused version that serves these tensors; None where the reference does."""
     chosen = backend(*tensors)
-    if chosen == "reference" or not fits or not _written(chosen, module):
-        return reference(*tensors, *more)
-    return getattr(import_module(f"whence.kernels.{chosen}.{module}"), name)(*tensors, *more)
+    if chosen == "reference" or not _written(chosen, module):
+        return None
+    return getattr(import_module(f"whence.kernels.{chosen}.{module}"), name)
 
 
 def _ready(device: str) -> bool:

@@ -41,7 +41,7 @@ def apply(
             raise InputError(f"{like} is {grid.dims}D; the field {field} is {transform.grid.dims}D")
         transform = transform.resampled(grid)
     if labels:
-        write_labels(warp(_same_dims(read_labels(image), transform, image), transform, mode="nearest"), out)
+        write_labels(warp(_same_dims(read_labels(image), transform, image), transform, mode="label"), out)
     else:
         write(warp(_same_dims(read(image), transform, image), transform), out)
     return out

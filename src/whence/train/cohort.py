@@ -13,6 +13,7 @@ from typing import Any
 from whence.data.pairs import Pair, read_pairs
 from whence.errors import InputError
 from whence.io import load_json, replacing
+from whence.memory import keep_freed_memory
 from whence.train.callbacks import progress_bar
 from whence.train.register import RECORD, Images, RegisterConfig, made_of, register_files
 
@@ -130,7 +131,7 @@ def _in_processes(tasks: list[Task], jobs: int) -> Iterator[dict[str, Any]]:
 
 def _pool(jobs: int) -> ProcessPoolExecutor:
     # A fork would inherit threads that no longer run.
-    return ProcessPoolExecutor(jobs, mp_context=get_context("spawn"))
+    return ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=keep_freed_memory)
 
 
 def _on_cluster(tasks: list[Task], scheduler: str) -> Iterator[dict[str, Any]]:

@@ -98,7 +98,7 @@ class Truth:
 
         def labels(column: str) -> Volume | None:
             volume = _labels_of(row, column, image.grid)
-            return None if volume is None else resample(volume, grid, mode="nearest", outside="zeros")
+            return None if volume is None else resample(volume, grid, mode="label", outside="zeros")
 
         brain, lesion, cavity = (labels(f"target_{name}") for name in ("brain", "mask", "cavity"))
         body = body_mask(target.tensor) if brain is None else brain.tensor[:, :1] > 0

@@ -87,7 +87,7 @@ def _patient(folder: Path, out: Path) -> list[int]:
     towards = Displacement.from_affine(matrix, images["source"].grid)
     # What the second date's stack does not reach must not be invented by repeating its last slice.
     images["target"] = warp(images["target"], towards, outside="zeros")
-    images["target_mask"] = warp(images["target_mask"], towards, mode="nearest", outside="zeros")
+    images["target_mask"] = warp(images["target_mask"], towards, mode="label", outside="zeros")
     bodies = [body_mask(images[column].tensor)[0, 0].numpy() for column in ("source", "target")]
     shares = [body.mean(axis=(0, 1)) for body in bodies]
     kept = [k for k in range(images["source"].grid.shape[2]) if min(share[k] for share in shares) > 0.05]
