@@ -10,6 +10,7 @@ import whence
 ROOT = Path(whence.__file__).parent
 FLOORS = (
     "errors",
+    "memory",
     "recipes",
     "space",
     "kernels",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from whence.errors import InputError
+from whence.memory import keep_freed_memory
 
 COMMANDS = {
     "demo": "phantom -> fit -> predict -> evaluate -> report, on a CPU, in minutes",
@@ -39,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if given[0] not in COMMANDS:
         return _fail(f"unknown command {given[0]!r}; expected one of {', '.join(COMMANDS)}")
+    keep_freed_memory()
     try:
         _DOORS[given[0]](given[1:])
     except InputError as error:
