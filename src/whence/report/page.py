@@ -31,6 +31,10 @@ COLOURS = {"magnitude": "viridis", "jacobian": "RdBu_r", "novelty": "inferno"}
 MEGABYTE = 1_000_000
 
 
+def _title(cases: list[dict[str, Any]]) -> str:
+    return "Registration" if all(case["kind"] == "registered" for case in cases) else "Traced prediction"
+
+
 def write_report(folder: str | Path, out: str | Path | None = None, max_megabytes: float = 60) -> Path:
     """Write the page for a trace folder, or for a folder that holds some; returns its path.
 
@@ -46,7 +50,7 @@ def write_report(folder: str | Path, out: str | Path | None = None, max_megabyte
     cases, blocks = _gather(findings, max_megabytes * MEGABYTE - frame)
     summary = findings.summary
     page = {
-        "title": str(summary.get("title") or "Traced prediction"),
+        "title": str(summary.get("title") or _title(cases)),
         "method": str(summary.get("method") or cases[0]["method"]),
         "split": str(summary.get("split") or ""),
         "version": __version__,

@@ -56,6 +56,10 @@ function showCase() {
   byId("case").value = String(state.caseIndex);
   const kinds = { recovered: "field recovered by registration", registered: "two images registered" };
   byId("kind").textContent = kinds[loaded.kind] || "field predicted by the model";
+  for (const place of document.querySelectorAll("[data-name]")) {
+    const name = sideName(place.dataset.name);
+    place.textContent = "small" in place.dataset ? name.toLowerCase() : name;
+  }
   byId("kind").dataset.kind = loaded.kind;
   byId("method").textContent = loaded.method || PAGE.method;
   byId("method").hidden = !byId("method").textContent;
@@ -91,10 +95,12 @@ function showControls() {
 }
 
 function blendName(blend) {
-  if (blend >= 2) return "Prediction";
-  if (blend <= 0) return "Source";
-  if (blend === 1) return "Warped source";
-  return blend < 1 ? "Source, warped source" : "Warped source, prediction";
+  const [source, prediction] = [sideName("source"), sideName("prediction")];
+  if (blend >= 2) return prediction;
+  if (blend <= 0) return source;
+  const warped = `Warped ${source.toLowerCase()}`;
+  if (blend === 1) return warped;
+  return blend < 1 ? `${source}, ${warped.toLowerCase()}` : `${warped}, ${prediction.toLowerCase()}`;
 }
 
 function setWindows(level, width) {

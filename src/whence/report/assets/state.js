@@ -18,6 +18,12 @@ const OVERLAYS = [
   { key: "labels", name: "Carried labels", opacity: 0.5, hint: "Labels of the source, carried to the prediction" },
 ];
 
+// What the two images are called: those of a registration are nobody's prediction.
+function sideName(side) {
+  const names = loaded && loaded.kind === "registered" ? { source: "Moving", prediction: "Fixed" } : { source: "Source", prediction: "Prediction" };
+  return names[side];
+}
+
 const state = {
   caseIndex: 0,
   plane: "axial",

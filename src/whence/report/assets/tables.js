@@ -49,8 +49,8 @@ function showPoint() {
     make("div", { class: `row ${side === pair.side ? "own" : "partner"}`, "data-side": side }, make("span", { class: "what" }, verb), coordinates(pair[side]));
   const forward = pair.side === "prediction";
   const rows = forward
-    ? [row("prediction", "Prediction"), row("source", "came from source")]
-    : [row("source", "Source"), row("prediction", "went to prediction")];
+    ? [row("prediction", sideName("prediction")), row("source", `came from ${sideName("source").toLowerCase()}`)]
+    : [row("source", sideName("source")), row("prediction", `went to ${sideName("prediction").toLowerCase()}`)];
   const moved = make("div", { class: "row moved" }, make("span", { class: "what" }, "moved"), make("strong", {}, `${pair.moved.toFixed(1)} mm`));
   if (pair.novelty !== null) moved.append(make("span", { class: "aside" }, `novelty ${pair.novelty.toFixed(2)}`));
   box.replaceChildren(...rows, moved, make("p", { class: "warning" }, warning));
@@ -163,7 +163,7 @@ function plainTable({ name, rows }, open) {
 function showNotes() {
   const { image, field } = loaded.detail;
   const error = loaded.precision_mm;
-  const notes = [`Partners agree with the trace within ${error < 0.01 ? "0.01" : error.toFixed(error < 0.1 ? 3 : 2)} mm.`];
+  const notes = [`Partners agree with the stored fields within ${error < 0.01 ? "0.01" : error.toFixed(error < 0.1 ? 3 : 2)} mm.`];
   if (image > 1) notes.push(`Images shown at every ${image} voxels${field > 1 ? `, fields at every ${field}` : ""}.`);
   if (PAGE.total > PAGE.cases.length) notes.push(`Showing ${PAGE.cases.length} of ${PAGE.total} cases; write a report of one trace folder to see any other.`);
   if (loaded.folded > 0) notes.push(`The field folds at ${(100 * loaded.folded).toPrecision(2)} % of voxels (magenta under Volume change).`);
