@@ -8,6 +8,7 @@ import pytest
 
 import whence
 from whence.bench import TABLES, find_table, rows
+from whence.bench.code import fingerprint
 from whence.errors import InputError
 
 MODULE = """
@@ -84,29 +85,51 @@ def test_the_smoke_version_leaves_the_table_alone(table, tmp_path):
     assert ((out / "table.md").read_bytes(), (out / "table.csv").read_bytes()) == full
 
 
-def test_what_a_row_is_known_by(table, tmp_path):
+def test_what_a_row_is_known_by(tmp_path):
     root = tmp_path / "whence"
     shutil.copytree(Path(whence.__file__).parent, root, ignore=shutil.ignore_patterns("__pycache__", "assets", "tests"))
-    known = rows._fingerprint(table, root)
-    assert rows._fingerprint(table, root) == known
+    core, training = root / "bench" / "core.py", root / "bench" / "training.py"
 
-    def changed(path):
+    def changed(inside, table, more="\nMORE = 1\n"):
+        path, known = root / inside, fingerprint(table, root)
         before = path.read_bytes()
-        path.write_bytes(before + b"\n# more\n")
+        path.write_bytes(before + more.encode())
         try:
-            return rows._fingerprint(table, root) != known
+            return fingerprint(table, root) != known
         finally:
             path.write_bytes(before)
 
-    assert changed(next((root / "recipes").glob("*.yaml")))
-    assert changed(root / "metrics" / "image.py")
-    assert changed(Path(table.__file__))
-    assert not changed(root / "cli.py")
-    assert not changed(root / "report" / "page.py")
-    assert not changed(root / "bench" / "tracetrans.py")
-    # The same bytes under another name are other code.
-    (root / "metrics" / "image.py").rename(root / "metrics" / "images.py")
-    assert rows._fingerprint(table, root) != known
+    assert fingerprint(core, root) == fingerprint(core, root) != fingerprint(training, root)
+    # Imported, named in a registry's string, and at the end of a name that is put together.
+    assert changed("losses/similarity.py", core)
+    assert changed("models/baselines/pix2pix.py", training)
+    assert changed("kernels/cpu/exp_loops.py", core)
+    assert changed("bench/core.py", core)
+    assert changed("recipes/tracetrans-cpu.yaml", training, "\n# more\n")
+    assert not changed("recipes/tracetrans-cpu.yaml", core, "\n# more\n")
+    assert not changed("models/tracetrans.py", core)
+    for inside in ("cli.py", "report/page.py", "bench/tracetrans.py", "bench/rows.py", "__init__.py"):
+        assert not changed(inside, training)
+    assert not changed("losses/similarity.py", core, "\n# A remark.\n")
+    # The same code under another name is other code.
+    known = fingerprint(core, root)
+    (root / "kernels" / "cpu" / "exp_loops.py").rename(root / "kernels" / "cpu" / "loops_of_exp.py")
+    assert fingerprint(core, root) != known
+
+
+def test_rows_of_other_threads_and_kernels_are_measured_again(table, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    assert "made`, commit" in rows.run_table("made", out).read_text()
+    monkeypatch.setenv("WHENCE_KERNELS", "reference")
+    rows.run_table("made", out)
+    assert table.MEASURED == ["a", "b", "a", "b"]
+    monkeypatch.delenv("WHENCE_KERNELS")
+    rows.run_table("made", out)
+    assert len(table.MEASURED) == 4
+    place = rows._place()
+    monkeypatch.setattr(rows, "_place", lambda: {**place, "threads": 64})
+    assert "64 threads" in rows.run_table("made", out).read_text()
+    assert len(table.MEASURED) == 6
 
 
 @pytest.mark.parametrize("name", TABLES)

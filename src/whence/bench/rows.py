@@ -9,22 +9,34 @@ import platform
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import date
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from whence import __version__
 from whence.bench import find_table
+from whence.bench.code import ROOT, fingerprint
 from whence.errors import InputError
 from whence.io import load_json, replacing, save_json
 from whence.kernels.dispatch import VARIABLE
 
-ROOT = Path(__file__).parents[1]
-# What no figure depends on; a change there leaves finished rows standing. A table's own module counts for it.
-OUTSIDE = ("cli.py", "report", "bench")
+# Whose versions figures may depend on, where they are installed.
+PEERS = (
+    "antspyx",
+    "convexAdam",
+    "diffusers",
+    "lightning",
+    "monai",
+    "numba",
+    "numpy",
+    "SimpleITK",
+    "torch",
+    "voxelmorph",
+)
 
 
 @dataclass(frozen=True)
@@ -39,9 +51,10 @@ class Row:
 def run_table(name: str, out: str | Path, quick: bool = False, only: Sequence[str] = ()) -> Path:
     """Measure the rows of a table that are not there yet and write ``table.csv`` and ``table.md`` in ``out``.
 
-    A finished row is known by its settings, the package's code, its recipes and the table's module.
-    ``only`` names the rows to measure, again if need be; the table then holds them and those measured
-    before. ``quick`` is a smoke version of minutes, which lies in ``out/quick``. Returns the path of ``table.md``.
+    A finished row is known by its settings, the code it depends on, the number of threads, the kernels that
+    ``WHENCE_KERNELS`` names and the versions of the libraries. ``only`` names the rows to measure, again if need be;
+    the table then holds them and those measured before. ``quick`` is a smoke version of minutes, which lies in
+    ``out/quick``. Returns the path of ``table.md``.
     """
     module, out = find_table(name), Path(out)
     if quick:
@@ -50,10 +63,10 @@ def run_table(name: str, out: str | Path, quick: bool = False, only: Sequence[st
     unknown = [n for n in only if n not in {row.name for row in rows}]
     if unknown:
         raise InputError(f"table {name!r} has no row {unknown[0]!r}; it has {', '.join(row.name for row in rows)}")
-    code = _fingerprint(module)
+    code, place = fingerprint(Path(str(module.__file__))), _place()
     found = []
     for row in rows:
-        key = _key(row, code)
+        key = _key(row, code, place)
         kept = out / "rows" / f"{key}.json"
         if only and row.name not in only and not kept.is_file():
             continue
@@ -61,7 +74,8 @@ def run_table(name: str, out: str | Path, quick: bool = False, only: Sequence[st
             started = time.monotonic()
             cells = module.measure(row, out / "data", out / "work" / key)
             facts = {"row": row.name, "settings": row.settings, "cells": cells}
-            save_json({**facts, "seconds": round(time.monotonic() - started, 1), "commit": _commit()}, kept)
+            facts |= {"seconds": round(time.monotonic() - started, 1), "commit": _commit()}
+            save_json({**facts, "date": date.today().isoformat(), **place}, kept)
         found.append((row, load_json(kept)))
         _write(out, name, module, found, quick)
     if hasattr(module, "draw"):
@@ -96,10 +110,16 @@ def _write(out: Path, name: str, module: ModuleType, found: list[tuple[Row, dict
         frame.to_csv(temporary, index=False)
     lines = [f"### {module.title(quick)}", "", _markdown(frame), ""]
     minutes = sum(kept["seconds"] for _, kept in found) / 60
-    commits = sorted({kept["commit"] for _, kept in found})
+
+    def all_of(fact: str) -> str:
+        return ", ".join(sorted({str(kept[fact]) for _, kept in found}))
+
+    versions = {f"{peer} {number}" for _, kept in found for peer, number in kept["versions"].items()}
     lines.append(
-        f"`whence bench {name}{' --quick' if quick else ''}`, commit {', '.join(commits)}, {os.cpu_count()} CPU cores "
-        f"({platform.machine()}), {minutes:.0f} minutes, {date.today().isoformat()}. {module.notes(quick)}"
+        f"`whence bench {name}{' --quick' if quick else ''}`, commit {all_of('commit')}, {all_of('threads')} threads "
+        f"on {all_of('machine')}, {minutes:.0f} minutes, {all_of('date')}; "
+        f"{', '.join(sorted(versions, key=str.lower))}. "
+        f"{module.notes(quick)}"
     )
     with replacing(out / "table.md") as temporary:
         Path(temporary).write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -114,19 +134,25 @@ def _markdown(frame: Any) -> str:
     return "\n".join(lines)
 
 
-def _key(row: Row, code: str) -> str:
-    text = json.dumps([row.name, row.settings, code], sort_keys=True, default=str)
+def _place() -> dict[str, Any]:
+    """What figures depend on beside the code: threads, the kernels named, the machine and the libraries' versions."""
+    import torch
+
+    found = {}
+    for peer in PEERS:
+        with suppress(PackageNotFoundError):
+            found[peer] = version(peer)
+    return {
+        "threads": torch.get_num_threads(),
+        "kernels": os.environ.get(VARIABLE, ""),
+        "machine": f"{os.cpu_count()} CPU cores ({platform.machine()})",
+        "versions": found,
+    }
+
+
+def _key(row: Row, code: str, place: dict[str, Any]) -> str:
+    text = json.dumps([row.name, row.settings, code, place], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _fingerprint(module: ModuleType, root: Path = ROOT) -> str:
-    """Hash of what figures depend on: the package's code, the recipes and the table's module."""
-    digest = hashlib.sha256(Path(str(module.__file__)).read_bytes())
-    for path in sorted([*root.rglob("*.py"), *root.rglob("*.yaml")]):
-        inside = path.relative_to(root)
-        if inside.parts[0] not in OUTSIDE:
-            digest.update(inside.as_posix().encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()
 
 
 def _commit() -> str:
