@@ -70,7 +70,9 @@ def test_dice_by_hand():
 
 
 def test_rows_and_the_folder(monkeypatch, tmp_path):
-    assert len(registration.rows(False)) == len(registration.PAIRS) * len(registration.TOOLS)
+    slow = [row for row in registration.rows(False) if row.settings["tool"] == registration.SLOW]
+    assert len(slow) == len(registration.PAIRS) - len(registration.SAME_PERSON) >= 6
+    assert len(registration.rows(False)) == len(registration.PAIRS) * (len(registration.TOOLS) - 1) + len(slow)
     assert {r.settings["spacing"] for r in registration.rows(True)} == {4.0}
     monkeypatch.setenv("WHENCE_DATA", str(tmp_path))
     with pytest.raises(InputError, match="OASIS"):
@@ -88,3 +90,19 @@ def test_the_plot(tmp_path):
     )
     registration.draw(frame, tmp_path)
     assert (tmp_path / "registration.png").stat().st_size > 1000
+
+
+def test_the_summary_is_over_pairs_of_two_people():
+    import pandas as pd
+
+    pairs = ["1000 to 1001", "1002 to 1003", "1023 to 1003"]
+    frame = pd.DataFrame(
+        [
+            {"pair": pair, "tool": "whence fast", "region Dice": dice, "tissue Dice": 0.8, "seconds": 8.0}
+            for pair, dice in zip(pairs, (0.6, 0.7, 0.9), strict=True)
+        ]
+    )
+    found = registration.summary(frame).set_index("tool").loc["whence fast"]
+    assert found["pairs"] == 2
+    assert found["region Dice"] == "0.650 ± 0.071"
+    assert found["seconds"] == "8.0 ± 0.0"

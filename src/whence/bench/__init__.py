@@ -2,7 +2,8 @@
 
 A table's module offers ``title(quick)``, ``notes(quick)``, ``rows(quick)`` and ``measure(row, data, work)``, which
 returns the row's cells by column name; ``data`` is a folder that rows share, ``work`` the row's own. It may
-offer ``draw(frame, out)``, which makes the table's picture.
+offer ``summary(frame)``, a smaller table that is put before it, and ``draw(frame, out)``, which makes the table's
+picture.
 """
 
 from __future__ import annotations

@@ -108,7 +108,10 @@ def _write(out: Path, name: str, module: ModuleType, found: list[tuple[Row, dict
     frame = pd.DataFrame(records)
     with replacing(out / "table.csv") as temporary:
         frame.to_csv(temporary, index=False)
-    lines = [f"### {module.title(quick)}", "", _markdown(frame), ""]
+    lines = [f"### {module.title(quick)}", ""]
+    if hasattr(module, "summary"):
+        lines += [_markdown(module.summary(frame)), ""]
+    lines += [_markdown(frame), ""]
     minutes = sum(kept["seconds"] for _, kept in found) / 60
 
     def all_of(fact: str) -> str:
