@@ -8,6 +8,7 @@ import torch
 
 from whence.cli import main
 from whence.data import read_pairs
+from whence.data.phantom import write_phantom
 from whence.io import read
 from whence.trace import Trace
 
@@ -26,8 +27,6 @@ FIT = {
 @pytest.fixture(scope="module")
 def heads(tmp_path_factory):
     """pairs.csv of 6 multimodal cases of 32x32 voxels."""
-    from whence.data.phantom import write_phantom
-
     return write_phantom("multimodal", 6, 32, tmp_path_factory.mktemp("heads"))
 
 
@@ -130,7 +129,20 @@ def test_registration_by_an_evaluator(heads, run, trained, tmp_path, capsys):
     row = read_pairs(heads).rows[0]
     pair = ["register", str(row.path("target")), str(row.path("source"))]
     assert main([*pair, "--similarity", str(run), "--out", str(tmp_path / "out")]) == 0
-    assert (tmp_path / "out" / "displacement.nii.gz").is_file()
+    with (tmp_path / "out" / "energy.csv").open() as file:
+        rows = [line.split(",") for line in file.read().splitlines()[1:]]
+    energies = [float(energy) for stage, _, energy in rows if "affine" not in stage]
+    # One level, that of the run's training.
+    assert len({stage for stage, *_ in rows if "affine" not in stage}) == 1
+    assert min(energies) < energies[0]
     assert main([*pair, "--similarity", str(trained), "--out", str(tmp_path / "none")]) == 2
     assert "estimates no spatial error" in capsys.readouterr().err
     assert not (tmp_path / "none").exists()
+
+
+def test_an_evaluator_of_other_images(run, tmp_path, capsys):
+    """A plane's network serves volumes, a channel's no others; a registration network says so before it trains."""
+    write_phantom("multimodal", 3, 32, tmp_path / "volumes", dims=3)
+    given = ["fit", "regnet", "--data", str(tmp_path / "volumes" / "pairs.csv"), "--similarity", str(run)]
+    assert main([*given, "--out", str(tmp_path / "net")]) == 2
+    assert "sees 2D images of 1 channel(s); expected 3D ones of 1" in capsys.readouterr().err

@@ -11,11 +11,13 @@ from whence import kernels
 from whence.data.frame import Frame
 from whence.data.perturbation import Perturbation
 from whence.errors import InputError
-from whence.field import Displacement, warp
+from whence.field import Displacement, invert, warp
+from whence.metrics import displacement_error
 from whence.models import find_method
 from whence.models.evaluator import evaluator_similarity, spatial_error, translate, with_novelty
 from whence.models.imse import IMSE, IMSEConfig
 from whence.models.predictor import Predictor
+from whence.registration import register_diffeomorphic
 from whence.space import Grid, Volume
 from whence.trace import Trace
 from whence.train.options import read_recipe
@@ -216,6 +218,34 @@ def test_other_grids_slices_and_novelty(evaluator):
     assert float(similarity(stack[0].tensor, stack[1].tensor)) == pytest.approx(
         float(similarity(second.tensor, first.tensor)), rel=1e-4
     )
+    # the same volume stored with its slices first and backwards
+    grid = Grid((3, 48, 48), np.array([[0, 1.0, 0, 0], [0, 0, -1.0, 47.0], [1.0, 0, 0, 0], [0, 0, 0, 1.0]]))
+    stored = [v.tensor.permute(0, 1, 4, 2, 3).flip(4) for v in stack]
+    other = evaluator_similarity(evaluator, grid)
+    assert float(other(*stored)) == pytest.approx(float(similarity(stack[0].tensor, stack[1].tensor)), rel=1e-4)
+    with pytest.raises(InputError, match="expects 2D images of 1 channel"):
+        similarity(torch.zeros(1, 2, 48, 48), torch.zeros(1, 2, 48, 48))
+
+
+def test_registration_by_an_evaluator_undoes_a_motion(evaluator):
+    grid = Grid.regular((48, 48))
+    before, after = [], []
+    for seed in range(700, 704):
+        first, second = (Volume(image, grid) for image in regions(1, seed))
+        truth = local_motion(seed)
+        # the other modality, moved; what undoes it is the inverse
+        found, _ = register_diffeomorphic(first, warp(second, truth), evaluator_similarity(evaluator))
+        near = invert(truth).magnitude() > 1.5
+        before.append(float(invert(truth).magnitude()[near].mean()))
+        after.append(float(displacement_error(found, invert(truth))[near].mean()))
+    assert np.mean(after) < 0.6 * np.mean(before)
+
+
+@pytest.mark.parametrize("shape", [(45, 43), (48, 48)])
+def test_sizes_that_do_not_halve_evenly_see_no_band(evaluator, shape):
+    first, second = (image[..., : shape[0], : shape[1]] for image in regions(1, 800))
+    found = evaluator.method.spatial_error(second, first).abs()
+    assert float(found[..., -3:, :].mean()) < 3 * float(found[..., 8:-8, 8:-8].mean()) + 0.02
 
 
 def test_runs_that_cannot():

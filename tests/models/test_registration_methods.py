@@ -119,6 +119,10 @@ def test_an_evaluator_and_a_translator_are_runs():
         assert float(net.head.conv.weight.grad.abs().max()) > 0
         left = [p for run in runs.values() for p in run.method.parameters()]
         assert all(torch.equal(a, b) for a, b in zip(frozen, left, strict=True))
+    with pytest.raises(InputError, match="compares a source with a target alone"):
+        RegNet(RegNetConfig(**SMALL, similarity="t"), 2, 1, 1).bind(runs.__getitem__)
+    with pytest.raises(InputError, match=r"e sees 2D images of 1 channel\(s\); expected 3D ones of 1"):
+        RegNet(RegNetConfig(**SMALL, similarity="e"), 3, 1, 1).bind(runs.__getitem__)
     with pytest.raises(InputError, match="similarity 'ncx' is none of ncc"):
         RegNet(RegNetConfig(**SMALL, similarity="ncx"), 2, 1, 1).bind(no_run)
     with pytest.raises(InputError, match="translates no image"):

@@ -13,7 +13,7 @@ from whence.metrics import displacement_error, inverse_error
 from whence.registration import DiffeomorphicSettings, Settings, preset, register, register_diffeomorphic
 from whence.registration.convergence import Convergence
 from whence.registration.inverse import inverse_on, total, total_inverse
-from whence.space import Grid
+from whence.space import Grid, Volume
 
 SVF = DiffeomorphicSettings(transform="svf")
 
@@ -71,6 +71,50 @@ def test_images_on_two_grids_and_a_mask():
     assert (forward.grid, backward.grid) == (fixed.grid, other.grid)
     # The same image: what is left to move is less than a voxel.
     assert float(forward.magnitude()[fixed.tensor > 0.3].mean()) < 1.0
+
+
+@pytest.mark.parametrize("masked", [False, True], ids=["no mask", "mask of ones"])
+def test_what_lies_beyond_the_moving_image_is_not_compared(masked):
+    """A head against a part of itself: the slab's repeated edge must not draw the rest to it."""
+    fixed = head((72, 64), 2.0)
+    slab = fixed.grid.cropped((0, 18), (72, 22))
+    moving = resample(fixed, slab)
+    mask = moving.with_tensor(torch.ones_like(moving.tensor)) if masked else None
+    forward, _ = register_diffeomorphic(fixed, moving, make_similarity("mse"), moving_mask=mask)
+    # Of voxels of 2 mm; without the weight it was dragged 5 mm where both are known and 40 where one is.
+    assert float(forward.magnitude()[:, :, :, 18:40].mean()) < 0.5
+    assert float(forward.magnitude().max()) < 5
+
+
+def test_what_lies_beyond_the_fixed_content_is_still_to_be_had():
+    """The moving image shows its object where the fixed one has only background."""
+    grid = Grid.regular((96, 96), 1.0)
+    here = np.stack(np.meshgrid(*map(np.arange, grid.shape), indexing="ij"))
+
+    def disc(centre):
+        away = np.hypot(here[0] - centre[0], here[1] - centre[1])
+        return Volume(torch.from_numpy((1 / (1 + np.exp(away - 14))).astype(np.float32))[None, None], grid)
+
+    fixed, moving = disc((36, 48)), disc((56, 48))
+    forward, backward = register_diffeomorphic(fixed, moving, make_similarity("mse"))
+    inside = fixed.tensor > 0.5
+    assert float((forward.tensor[:, :1][inside] - 20).abs().mean()) < 1.5
+    assert float(inverse_error(forward, backward)[inside].mean()) < 0.05
+
+
+def test_a_similarity_of_one_voxel_size_is_asked_at_that_size_alone():
+    class AtFour:
+        spacing = 4.0
+
+        def __call__(self, a, b, mask=None):
+            sizes.add(tuple(a.shape[2:]))
+            return make_similarity("mse")(a, b, mask)
+
+    sizes = set()
+    image = head((64, 56), 1.0)
+    register_diffeomorphic(image, image, AtFour())
+    assert len(sizes) == 1
+    assert max(sizes.pop()) <= 16
 
 
 def test_a_mask_says_where_the_images_are_compared():
@@ -169,7 +213,7 @@ def test_the_default_similarity_suits_small_volumes(shape):
     assert torch.isfinite(forward.tensor).all()
     assert folding(forward) == 0
     # Away from the border, beyond which both fields can only go on as they are.
-    assert float(inverse_error(forward, backward)[:, :, 5:-5, 5:-5].mean()) < 0.1
+    assert float(inverse_error(forward, backward)[:, :, 5:-5, 5:-5].mean()) < 0.15
 
 
 def test_a_known_affine_replaces_the_search_and_stages_can_be_left_out():

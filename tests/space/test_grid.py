@@ -57,6 +57,11 @@ def test_canonical_finds_the_axes_of_any_orientation(order, flips):
     back = shuffled.canonical()
     assert back.shape == target.shape
     np.testing.assert_allclose(back.affine, target.affine, atol=1e-12)
+    # and a tensor that holds the first world coordinate of its voxels goes along with them
+    here = np.stack(np.meshgrid(*map(np.arange, shuffled.shape), indexing="ij"), axis=-1).astype(float)
+    turned = shuffled.to_canonical(torch.from_numpy(shuffled.to_world(here)[..., 0])[None, None])
+    there = np.stack(np.meshgrid(*map(np.arange, target.shape), indexing="ij"), axis=-1).astype(float)
+    np.testing.assert_allclose(turned[0, 0].numpy(), target.to_world(there)[..., 0], atol=1e-9)
 
 
 def test_resampled_keeps_the_field_of_view():

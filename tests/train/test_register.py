@@ -85,6 +85,23 @@ def test_an_affine_file_in_three_dimensions(tmp_path):
         io.write_affine(matrix, tmp_path / "a.h5")
 
 
+def test_a_start_that_cannot_be_undone(pair, tmp_path, capsys):
+    folder, *_ = pair
+    io.write_affine(np.diag([1.0, 1e-9, 1.0]), tmp_path / "flat.tfm")
+    given = ["register", str(folder / "fixed.nii.gz"), str(folder / "moving.nii.gz"), "--out", str(tmp_path / "out")]
+    assert main([*given, "--start", str(tmp_path / "flat.tfm")]) == 2
+    assert "expected an affine that can be undone" in capsys.readouterr().err
+
+
+def test_an_output_that_cannot_be_is_refused_before_the_work(pair, cohort, tmp_path, capsys):
+    folder, *_ = pair
+    (tmp_path / "file").write_text("no folder")
+    images = [str(folder / "fixed.nii.gz"), str(folder / "moving.nii.gz")]
+    for given in (images, [str(cohort)]):
+        assert main(["register", *given, "--out", str(tmp_path / "file")]) == 2
+        assert "is a file; expected a folder" in capsys.readouterr().err
+
+
 def test_masks_a_start_and_other_options(pair, tmp_path, registered):
     folder, points, truth = pair
     fixed = io.read(folder / "fixed.nii.gz")
@@ -138,11 +155,25 @@ def test_a_cohort_reports_the_bad_pair_and_takes_up_where_it_was(cohort, tmp_pat
     assert (out / "a" / "trace.json").stat().st_mtime_ns > before
 
 
+def test_a_row_without_its_file_stops_no_other(cohort, tmp_path, capsys):
+    lines = cohort.read_text().splitlines()
+    lines[2] = lines[2].replace("flat.nii.gz", "nowhere.nii.gz")
+    cohort.write_text("\n".join(lines) + "\n")
+    given = ["register", str(cohort), "--out", str(tmp_path / "out"), "--iterations=[2, 2, 2, 2]"]
+    assert main(given) == 2
+    assert "1 of 3 pairs failed" in capsys.readouterr().err
+    found = states(tmp_path / "out")
+    assert [found[name][0] for name in "acb"] == ["done", "done", "failed"]
+    assert "nowhere.nii.gz" in found["b"][1]
+
+
 @pytest.mark.slow
-def test_a_cohort_on_a_dask_cluster(cohort, tmp_path, capsys):
+def test_a_cohort_on_a_dask_cluster(cohort, tmp_path, capsys, monkeypatch):
+    """Its workers stand elsewhere; the folder that is asked for lies here."""
     distributed = pytest.importorskip("distributed")
     with distributed.LocalCluster(n_workers=1, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
-        given = ["register", str(cohort), "--out", str(tmp_path / "out"), "--iterations=[5, 5, 5, 5]"]
+        monkeypatch.chdir(tmp_path)
+        given = ["register", str(cohort), "--out", "out", "--iterations=[5, 5, 5, 5]"]
         assert main([*given, "--scheduler", cluster.scheduler_address]) == 2
     assert "1 of 3 pairs failed" in capsys.readouterr().err
     assert [state for state, _ in states(tmp_path / "out").values()] == ["done", "failed", "done"]

@@ -14,7 +14,7 @@ import numpy as np
 from whence.bench.rows import Row
 from whence.errors import InputError
 from whence.field import Displacement, folding, resample, warp
-from whence.io import read, read_labels
+from whence.io import read, read_labels, replacing
 from whence.registration import preset, register, register_affine
 from whence.registration.inverse import total, total_inverse
 from whence.registration.pyramid import seen_through
@@ -149,7 +149,8 @@ def draw(frame: Any, out: Path) -> None:
         axis.set(xscale="log", xlabel="seconds", ylabel=name)
         axis.margins(x=0.25, y=0.15)
     figure.tight_layout()
-    figure.savefig(out / "registration.png", dpi=120)
+    with replacing(out / "registration.png") as temporary:
+        figure.savefig(temporary, dpi=120, format="png")
     pyplot.close(figure)
 
 

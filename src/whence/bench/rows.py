@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -71,8 +72,11 @@ def run_table(name: str, out: str | Path, quick: bool = False, only: Sequence[st
         if only and row.name not in only and not kept.is_file():
             continue
         if not kept.is_file() or row.name in only:
+            if row.name in only:
+                shutil.rmtree(out / "work" / key, ignore_errors=True)
             started = time.monotonic()
-            cells = module.measure(row, out / "data", out / "work" / key)
+            # What rows share is made anew by other code as the rows are.
+            cells = module.measure(row, out / "data" / code[:12], out / "work" / key)
             facts = {"row": row.name, "settings": row.settings, "cells": cells}
             facts |= {"seconds": round(time.monotonic() - started, 1), "commit": _commit()}
             save_json({**facts, "date": date.today().isoformat(), **place}, kept)

@@ -88,13 +88,16 @@ class PairsTable:
         return all(column in row.files for row in self.rows)
 
 
-def read_pairs(path: str | Path, columns: Sequence[str] = ("source", "target")) -> PairsTable:
+def read_pairs(
+    path: str | Path, columns: Sequence[str] = ("source", "target"), faults: dict[str, str] | None = None
+) -> PairsTable:
     """Read and check a pairs.csv: required columns present, ids unique, every file there.
 
     ``columns`` are the file columns that every row must fill. Further columns are conditions: numbers
     where every filled cell of the column is one, finite and without a leading zero, else text, as
     ``patient`` always is. A name that is nearly a known one is taken for a slip of the pen.
-    Raises InputError naming row and column.
+    Raises InputError naming row and column; where ``faults`` is given, a row whose file is missing is left out and
+    goes there instead, id and sentence.
     """
     import pandas as pd
 
@@ -114,14 +117,17 @@ def read_pairs(path: str | Path, columns: Sequence[str] = ("source", "target")) 
     if table.empty:
         raise InputError(f"{path} has no rows")
     kinds = {str(name): _kind(str(name), table[name]) for name in table.columns if name not in COLUMNS}
-    rows = []
+    rows, ids = [], []
     for number, record in enumerate(table.to_dict("records"), start=2):
-        row = _row(path, number, {str(name): value for name, value in record.items()}, kinds)
-        for column in columns:
-            if column not in row.files:
-                raise InputError(f"{path} line {number}: column {column!r} is empty; expected a file")
-        rows.append(row)
-    ids = [row.id for row in rows]
+        record = {str(name): value for name, value in record.items()}
+        name = _id(path, number, record)
+        ids.append(name)
+        try:
+            rows.append(_row(path, number, name, record, kinds, columns))
+        except InputError as error:
+            if faults is None:
+                raise
+            faults[name] = str(error)
     doubled = sorted({name for name in ids if ids.count(name) > 1}) if len(set(ids)) < len(ids) else []
     if doubled:
         raise InputError(f"{path}: ids must be unique; {doubled[0]!r} stands more than once")
@@ -163,7 +169,17 @@ def _check_columns(path: Path, found: list[str], wanted: Sequence[str]) -> None:
             raise InputError(f"{path} has an unknown column {name!r}; did you mean {close[0]!r}?")
 
 
-def _row(path: Path, number: int, record: dict[str, str], kinds: Mapping[str, type]) -> Pair:
+def _id(path: Path, number: int, record: dict[str, str]) -> str:
+    """A row's id. Raises InputError for one that cannot be a folder's name."""
+    name = record["id"].strip()
+    if not name or name.startswith(".") or set(name) & set("/\\\0"):
+        raise InputError(f"{path} line {number}: the id is {name!r}; expected a name that can be a folder's")
+    return name
+
+
+def _row(
+    path: Path, number: int, name: str, record: dict[str, str], kinds: Mapping[str, type], columns: Sequence[str]
+) -> Pair:
     files: dict[str, Path] = {}
     for column in FILES:
         value = record.get(column, "").strip()
@@ -174,11 +190,10 @@ def _row(path: Path, number: int, record: dict[str, str], kinds: Mapping[str, ty
             raise InputError(f"{path} line {number}: {column} names {value!r}, which does not exist")
         files[column] = file
     conditions = {name: kind(record[name].strip()) for name, kind in kinds.items() if record[name].strip()}
-    name, split = record["id"].strip(), record["split"].strip()
-    # Ids become folder names.
-    if not name or name.startswith(".") or set(name) & set("/\\\0"):
-        raise InputError(f"{path} line {number}: the id is {name!r}; expected a name that can be a folder's")
-    return Pair(name, split, files, conditions)
+    for column in columns:
+        if column not in files:
+            raise InputError(f"{path} line {number}: column {column!r} is empty; expected a file")
+    return Pair(name, record["split"].strip(), files, conditions)
 
 
 def _kind(name: str, cells: Iterable[str]) -> type:

@@ -14,10 +14,9 @@ from whence import kernels
 from whence.data.frame import Frame, Intensity
 from whence.errors import InputError
 from whence.field import Displacement, resample
-from whence.losses import Similarity
 from whence.metrics import body_mask
 from whence.models.predictor import Predictor
-from whence.space import Volume
+from whence.space import Grid, Volume
 from whence.trace import Trace
 
 
@@ -81,24 +80,53 @@ def translate(
     return resample(Volume(translator.frame.stack(result, lattice.dims), lattice), source.grid)
 
 
-def evaluator_similarity(evaluator: Predictor) -> Similarity:
+@dataclass(frozen=True, eq=False)
+class EvaluatorSimilarity:
     """Mean |E(a, b)|, a dissimilarity of images (B, C, *spatial) in [-1, 1] with gradients in both.
 
-    A mask (B or 1, 1, *spatial) weights the voxels. The run's weights are frozen. A 2D run sees a volume as
-    slices of its plane, axes R, A, S. Best at the voxel size of its training.
+    A mask (B or 1, 1, *spatial) weights the voxels of the map. A 2D run sees a volume as slices of its plane; the
+    volume's axes are those of ``grid``, R, A, S without one. ``spacing`` (mm) is that of the run's training, at
+    which it compares best. Raises InputError for images that the run cannot see.
     """
-    _check(evaluator, "spatial_error", "estimates no spatial error")
-    method, frame = evaluator.method.eval().requires_grad_(False), evaluator.frame
 
-    def compare(a: torch.Tensor, b: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
-        method.to(a.device)
-        error = method.spatial_error(_flat(a, frame), _flat(b, frame)).abs()
+    evaluator: Predictor
+    grid: Grid | None = None
+
+    @property
+    def spacing(self) -> float:
+        return min(self.evaluator.frame.spacing)
+
+    def __call__(self, a: torch.Tensor, b: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        method = self.evaluator.method.to(a.device)
+        error = method.spatial_error(self._flat(a), self._flat(b)).abs()
         if mask is None:
             return error.mean()
-        weight = _flat(mask.to(error).expand(len(a), 1, *a.shape[2:]), frame)
+        weight = self._flat(mask.to(error).expand(len(a), 1, *a.shape[2:]), channels=1)
         return (error * weight).sum() / (weight.sum() * error.shape[1]).clamp_min(1e-6)
 
-    return compare
+    def _flat(self, images: torch.Tensor, channels: int = 0) -> torch.Tensor:
+        """Volumes as a batch of the slices that a 2D run sees; images of its own dimensions as they are."""
+        frame = self.evaluator.frame
+        if images.ndim - 2 < frame.dims or images.shape[1] != (channels or frame.source_channels):
+            raise InputError(
+                f"the run to compare by expects {frame.dims}D images of {frame.source_channels} channel(s); got "
+                f"{images.ndim - 2}D ones of {images.shape[1]}"
+            )
+        axis = frame.across(images.ndim - 2)
+        if axis is None:
+            return images
+        images = images if self.grid is None else self.grid.to_canonical(images)
+        return images.movedim(2 + axis, 1).flatten(0, 1)
+
+
+def evaluator_similarity(evaluator: Predictor, grid: Grid | None = None) -> EvaluatorSimilarity:
+    """A run as a similarity, its weights frozen; ``grid`` has the axes of the volumes that a 2D run will see.
+
+    Raises InputError where the run estimates no spatial error.
+    """
+    _check(evaluator, "spatial_error", "estimates no spatial error")
+    evaluator.method.eval().requires_grad_(False)
+    return EvaluatorSimilarity(evaluator, grid)
 
 
 def with_novelty(trace: Trace, evaluator: Predictor, smoothing: float = 1.0, scale: float = 0.1) -> Trace:
@@ -131,12 +159,6 @@ def _run(predictor: Predictor, ability: str, first: torch.Tensor, second: torch.
         chunks = zip(first.split(predictor.batch), second.split(predictor.batch), strict=True)
         parts = [getattr(method, ability)(a.to(device), b.to(device)).float().cpu() for a, b in chunks]
     return torch.cat(parts)
-
-
-def _flat(images: torch.Tensor, frame: Frame) -> torch.Tensor:
-    """Volumes as a batch of the slices that a 2D run sees; images of its own dimensions as they are."""
-    axis = frame.across(images.ndim - 2)
-    return images if axis is None else images.movedim(2 + axis, 1).flatten(0, 1)
 
 
 def _check(predictor: Predictor, ability: str, lacks: str) -> None:

@@ -129,13 +129,13 @@ class IMSE(Method):
     def difference(self, image: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
         """E: half of reference minus image, as if the image were of the reference's modality; (B, C, *spatial)."""
         shape = tuple(image.shape[2:])
-        shown, first = [image, reference], None
-        if self.config.conditional:
-            first = (reference - conditional_mean(image, reference)) / 2
-            shown.append(first)
-        whole = fit_shape(torch.cat(shown, dim=1), up_to_multiple(shape, self.multiple))
-        found = unfit_shape(self.net(whole), shape)
-        return found if first is None else (first + found).clamp(-1, 1)
+        # Padded as training images are, before anything is computed of them.
+        image, reference = (fit_shape(x, up_to_multiple(shape, self.multiple)) for x in (image, reference))
+        if not self.config.conditional:
+            return unfit_shape(self.net(torch.cat([image, reference], dim=1)), shape)
+        first = (reference - conditional_mean(image, reference)) / 2
+        found = first + self.net(torch.cat([image, reference, first], dim=1))
+        return unfit_shape(found, shape).clamp(-1, 1)
 
     def spatial_error(self, moving: torch.Tensor, fixed: torch.Tensor) -> torch.Tensor:
         """Signed spatial error (B, C, *spatial) of a pair on one lattice, in half of the range [-1, 1].

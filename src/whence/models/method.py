@@ -34,7 +34,8 @@ class Method(nn.Module):
     target_channels)``. Spatial sizes it is given are divisible by ``multiple``.
 
     ``columns`` are the images of a table that training needs, ``optional`` those it takes where every row
-    has them, ``inputs`` those that ``infer`` needs. A method that estimates where two images disagree offers
+    has them, ``inputs`` those that ``infer`` needs. ``recovered_by`` is the similarity by which prediction and source
+    are registered where the method has no field of its own. A method that estimates where two images disagree offers
     ``spatial_error(moving, fixed)``, one that gives an image another's appearance ``translate(source,
     reference)``; both take and return images (B, C, *spatial) in [-1, 1] on one lattice and let gradients pass.
     """
@@ -43,6 +44,7 @@ class Method(nn.Module):
     columns: ClassVar[tuple[str, ...]] = ("source", "target")
     optional: ClassVar[tuple[str, ...]] = ("registered",)
     inputs: ClassVar[tuple[str, ...]] = ("source",)
+    recovered_by: ClassVar[str] = "ncc"
     config_class: ClassVar[type]
     config: Any
     multiple: int = 1

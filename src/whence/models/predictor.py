@@ -13,7 +13,7 @@ from whence.errors import InputError
 from whence.field import Displacement, invert, resample
 from whence.metrics.novelty import unexplained
 from whence.models.method import Method, Prediction
-from whence.registration import register_diffeomorphic
+from whence.registration import default_similarity, register_diffeomorphic
 from whence.space import Grid, Volume
 from whence.trace import Trace
 
@@ -61,8 +61,10 @@ class Predictor:
         common: dict[str, Any] = {"method": self.method.name, "extras": extras, **info}
         if result.displacement is None:
             novelty = None if result.novelty is None else self._volume(result.novelty, lattice, source.grid)
-            forward, backward = register_diffeomorphic(image, source)
-            return Trace.build(source, image, forward, backward, kind="recovered", novelty=novelty, **common)
+            by = self.method.recovered_by
+            forward, backward = register_diffeomorphic(image, source, default_similarity(by))
+            found = {"kind": "recovered", "recovered_by": by, "novelty": novelty}
+            return Trace.build(source, image, forward, backward, **found, **common)
         forward = self._field(result.displacement, lattice, source.grid)
         backward = invert(forward) if result.inverse is None else self._field(result.inverse, lattice, source.grid)
         novelty = result.novelty

@@ -2,9 +2,10 @@
 
 As IMSE's document trains it: both directions, a similarity and the smoothness of the field,
 
-    L = sim(x o exp(v), y) + sim(y o exp(-v), x) + s |grad v|^2,   v = R(x, y)
+    L = (sim(x o exp(v), y) + sim(y o exp(-v), x)) / 2 + s |grad v|^2,   v = R(x, y)
 
-with any similarity, a trained evaluator's among them. U-Net after VoxelMorph (Balakrishnan et al. 2019).
+with any similarity, a trained evaluator's among them; the document has the sum of both directions, of which the
+mean keeps s comparable with that of a single one. U-Net after VoxelMorph (Balakrishnan et al. 2019).
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ class RegNet(Method):
         super().__init__()
         if source_channels != target_channels:
             raise ValueError(f"images of as many channels are registered; got {source_channels} and {target_channels}")
-        self.config = config
+        self.config, self.dims, self.channels = config, dims, source_channels
         self.net = RegistrationUNet(dims, source_channels + target_channels, config.down, config.up)
         self.head = VelocityHead(dims, config.up[-1])
         self.multiple = self.net.multiple
@@ -88,15 +89,32 @@ class RegNet(Method):
                 raise InputError(str(error)) from error
         else:
             try:
-                self._compare = evaluator_similarity(load(name))
+                evaluator = load(name)
+                self._compare = evaluator_similarity(evaluator)
             except InputError as error:
                 known = ", ".join(SIMILARITIES)
                 raise InputError(f"similarity {name!r} is none of {known} and no run to compare by: {error}") from error
+            self._check(name, evaluator)
+            if "target" in evaluator.method.columns:
+                raise InputError(
+                    f"{name} is a run of {evaluator.method.name!r}, which compares a source with a target alone; "
+                    "expected one for both directions"
+                )
         if self.config.translator:
-            translator = load(self.config.translator).method.eval().requires_grad_(False)
+            found = load(self.config.translator)
+            translator = found.method.eval().requires_grad_(False)
             if not hasattr(translator, "translate"):
                 raise InputError(f"{self.config.translator} is a run of {translator.name!r}, which translates no image")
-            self._shown = translator.translate
+            self._check(self.config.translator, found)
+            self._shown = lambda source, target: translator.to(source.device).translate(source, target)
+
+    def _check(self, name: str, run: Any) -> None:
+        """Raise InputError where a run sees other images than this network."""
+        found, own = (run.frame.dims, run.frame.source_channels), (self.dims, self.channels)
+        if found != own:
+            raise InputError(
+                f"{name} sees {found[0]}D images of {found[1]} channel(s); expected {own[0]}D ones of {own[1]}"
+            )
 
     def velocity(self, source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Stationary velocity (B, D, *spatial) in voxels whose exponential carries the source onto the target."""

@@ -1,7 +1,7 @@
 """Registration of two images by instance optimisation: affine, then diffeomorphic, with any similarity."""
 
 from whence.registration.affine import register_affine
-from whence.registration.diffeomorphic import register_diffeomorphic
+from whence.registration.diffeomorphic import default_similarity, register_diffeomorphic
 from whence.registration.register import Registration, register
 from whence.registration.settings import PRESETS, AffineSettings, DiffeomorphicSettings, Settings, preset
 
@@ -11,6 +11,7 @@ __all__ = [
     "DiffeomorphicSettings",
     "Registration",
     "Settings",
+    "default_similarity",
     "preset",
     "register",
     "register_affine",

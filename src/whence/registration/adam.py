@@ -8,6 +8,9 @@ import torch
 
 from whence import kernels
 
+# A force of images in [-1, 1] below which there is only rounding: two images that agree stay where they are.
+LEAST = 1e-4
+
 
 class Adam:
     """Adam (Kingma and Ba 2015) on a vector field, with one second moment a voxel, that of the vector's length.
@@ -28,7 +31,7 @@ class Adam:
         """A step (1, D, *spatial) along a force of that shape, of about the length ``step`` times ``scale``."""
         if self.first is None or self.second is None:
             self.first, self.second = torch.zeros_like(force), torch.zeros_like(force[:, :1])
-            self.least = self.floor * float(force.square().mean()) ** 0.5 + 1e-12
+            self.least = max(self.floor * float(force.square().mean()) ** 0.5, LEAST)
         self.count += 1
         rates = (1 - self.momentum, 1 - self.memory)
         corrections = (1 / (1 - self.momentum**self.count), 1 / (1 - self.memory**self.count))

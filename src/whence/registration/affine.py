@@ -12,14 +12,16 @@ import torch
 from whence import kernels
 from whence.losses import Similarity, make_similarity
 from whence.registration.intensity import scaled
-from whence.registration.pyramid import Level, at, brought, coarser, region, within
+from whence.registration.pyramid import Seen, coarser, finest, presence, region, seen_on
 from whence.registration.settings import AffineSettings
 from whence.registration.start import starts
-from whence.space import Grid, Volume
+from whence.space import Volume
 
 Progress = Callable[[str, int, int, float], None]
 # Share of the fixed image's weight that must meet the moving image for a start to count.
 OVERLAP = 0.3
+# Longest side, mm, from which on a field of view is looked at by the settings' spacings; smaller ones scale them.
+LARGE = 160.0
 
 
 def register_affine(
@@ -41,14 +43,16 @@ def register_affine(
     similarity, settings = similarity or make_similarity("nmi"), settings or AffineSettings()
     fixed, moving = scaled(fixed, fixed_mask), scaled(moving, moving_mask)
     whole = region(fixed, fixed_mask)
-    finest = float(min(s for s, n in zip(whole.spacing, whole.shape, strict=True) if n > 1 or max(whole.shape) == 1))
+    there = presence(moving, moving_mask)
+    share = min(1.0, float(np.max(np.asarray(whole.shape) * whole.spacing)) / LARGE)
     stages: dict[float, int] = {}
     for spacing, iterations in zip(settings.spacings, settings.iterations, strict=True):
-        stages[max(spacing, finest)] = stages.get(max(spacing, finest), 0) + iterations
+        reached = max(spacing * share, finest(whole))
+        stages[reached] = stages.get(reached, 0) + iterations
     candidates: list[np.ndarray] = []
     for number, (spacing, iterations) in enumerate(stages.items()):
         grid = coarser(whole, spacing)
-        stage = _Stage.of(at(grid, fixed, moving, (fixed_mask, None)), moving, moving_mask, similarity)
+        stage = _Stage.of(seen_on(grid, fixed, fixed_mask), moving, there, similarity)
         if number == 0:
             tried = starts(fixed, moving, _weight(fixed, fixed_mask), _weight(moving, moving_mask))
             order = sorted((stage.look(matrix), index) for index, matrix in enumerate(tried))
@@ -63,59 +67,54 @@ def register_affine(
 class _Stage:
     """A level, and how an affine is judged on it. Coordinates are halves of the field of view from its centre."""
 
-    level: Level
-    moving_grid: Grid
-    moving: torch.Tensor
-    moving_weight: torch.Tensor | None
+    fixed: Seen
+    moving: Seen
     similarity: Similarity
     points: torch.Tensor
     centre: np.ndarray
     extent: float
 
     @classmethod
-    def of(cls, level: Level, moving: Volume, mask: Volume | None, similarity: Similarity) -> _Stage:
-        grid = coarser(moving.grid, float(min(level.grid.spacing)))
-        image, weight = within(moving, mask, grid), None if mask is None else brought(mask, grid)
-        if weight is None and not _ends_in_background(image):
-            weight = torch.ones_like(image)
+    def of(cls, level: Seen, moving: Volume, mask: Volume | None, similarity: Similarity) -> _Stage:
+        seen = seen_on(coarser(moving.grid, float(min(level.grid.spacing))), moving, mask)
         centre = level.grid.centre
         extent = max(float(np.max(np.asarray(level.grid.shape) * level.grid.spacing)) / 2, 1e-6)
         indices = np.stack(np.meshgrid(*map(np.arange, level.grid.shape), indexing="ij"), axis=-1)
         world = (level.grid.to_world(indices.astype(np.float64)) - centre) / extent
         points = torch.from_numpy(np.moveaxis(world, -1, 0)[None].astype(np.float32)).contiguous()
-        return cls(level, grid, image, weight, similarity, points, centre, extent)
+        return cls(level, seen, similarity, points, centre, extent)
 
     def judge(self, linear: torch.Tensor, offset: torch.Tensor) -> tuple[torch.Tensor, float]:
         """Energy of an affine, and the share of the fixed weight that it brings onto the moving image."""
-        dims = self.level.grid.dims
+        dims = self.fixed.grid.dims
         places = (linear @ self.points.reshape(dims, -1)).reshape(self.points.shape)
         coordinates = places + offset.reshape(1, dims, *[1] * dims)
-        warped = kernels.sample(self.moving, coordinates)
-        weight, overlap = self.level.fixed_mask, 1.0
-        if self.moving_weight is not None:
-            there = kernels.sample(self.moving_weight, coordinates.detach(), "linear", "zeros")
+        warped = kernels.sample(self.moving.image, coordinates)
+        weight, overlap = self.fixed.weight, 1.0
+        if self.moving.weight is not None:
+            there = kernels.sample(self.moving.weight, coordinates.detach(), "linear", "zeros")
             weight = there if weight is None else there * weight
-            whole = self.level.fixed_mask if self.level.fixed_mask is not None else torch.ones_like(there)
+            whole = self.fixed.weight if self.fixed.weight is not None else torch.ones_like(there)
             overlap = float(weight.sum() / whole.sum().clamp_min(1e-6))
-        return self.similarity(warped, self.level.fixed, weight), overlap
+        return self.similarity(warped, self.fixed.image, weight), overlap
 
     def inside(self, matrix: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """A world matrix as the linear part and offset from points to voxels of the moving image."""
-        dims = self.level.grid.dims
+        dims = self.fixed.grid.dims
         place = np.eye(dims + 1)
         place[:dims, :dims] *= self.extent
         place[:dims, dims] = self.centre
-        change = np.linalg.solve(self.moving_grid.affine, matrix @ place)
+        change = np.linalg.solve(self.moving.grid.affine, matrix @ place)
         return torch.from_numpy(change[:dims, :dims]).float(), torch.from_numpy(change[:dims, dims]).float()
 
     def outside(self, linear: torch.Tensor, offset: torch.Tensor) -> np.ndarray:
         """The world matrix of a linear part and an offset."""
-        dims = self.level.grid.dims
+        dims = self.fixed.grid.dims
         change, place = np.eye(dims + 1), np.eye(dims + 1)
         change[:dims, :dims], change[:dims, dims] = linear.double().numpy(), offset.double().numpy()
         place[:dims, :dims] /= self.extent
         place[:dims, dims] = -self.centre / self.extent
-        return self.moving_grid.affine @ change @ place
+        return self.moving.grid.affine @ change @ place
 
     def look(self, matrix: np.ndarray) -> float:
         """Energy of a matrix; infinite where it leaves the moving image."""
@@ -134,7 +133,8 @@ class _Stage:
         best = (self.look(matrix), matrix)
         for iteration in range(iterations):
             optimiser.param_groups[0]["lr"] = step * (0.05 + 0.95 * math.cos(0.5 * math.pi * iteration / iterations))
-            energy, overlap = self.judge(linear, offset)
+            with torch.enable_grad():
+                energy, overlap = self.judge(linear, offset)
             if not math.isfinite(float(energy.detach())) or overlap < OVERLAP:
                 break
             if progress is not None:
@@ -152,13 +152,3 @@ def _weight(volume: Volume, mask: Volume | None) -> torch.Tensor:
     """What a voxel counts for in centres and extents, (*spatial): its intensity above the background's, masked."""
     above = volume.tensor[0, 0] + 1
     return above if mask is None else above * mask.tensor[0, 0]
-
-
-def _ends_in_background(image: torch.Tensor) -> bool:
-    """Whether nearly all of an image's border is its lowest value, which then may go on beyond it."""
-    low, faces = image.amin(), []
-    for axis in range(2, image.ndim):
-        if image.shape[axis] > 1:
-            faces += [image.select(axis, 0).flatten(), image.select(axis, -1).flatten()]
-    border = torch.cat(faces) if faces else image.flatten()
-    return bool((border <= low + 0.02).float().mean() > 0.9)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from copy import copy
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,7 +18,7 @@ from whence.registration.convergence import Convergence
 from whence.registration.force import pull
 from whence.registration.intensity import scaled
 from whence.registration.inverse import inverse_on
-from whence.registration.pyramid import Level, at, coarser, region
+from whence.registration.pyramid import Seen, coarser, finest, presence, reaching, region, seen_on
 from whence.registration.settings import DiffeomorphicSettings
 from whence.registration.transforms import TRANSFORMS, Transform
 from whence.space import Grid, Volume
@@ -24,6 +27,11 @@ from whence.space import Grid, Volume
 FINE = {"window": 9, "epsilon": 3e-4}
 # Called with the stage or level, the iteration within it, of how many, and the energy.
 Progress = Callable[[str, int, int, float], None]
+
+
+def default_similarity(name: str = "ncc") -> Similarity:
+    """A dissimilarity with the options that suit this stage."""
+    return make_similarity(name, **(FINE if name == "ncc" else {}))
 
 
 def register_diffeomorphic(
@@ -39,7 +47,9 @@ def register_diffeomorphic(
     """Displacement on the fixed grid that carries ``moving`` onto ``fixed``, and its inverse on the moving grid.
 
     The images lie in one world, roughly aligned, on grids of their own; of several channels the first counts.
-    ``similarity`` is local correlation by default; masks, on the grids of their images, say where it is asked.
+    ``similarity`` is local correlation by default; one with an attribute ``spacing`` is asked at that voxel size (mm)
+    alone. Masks, on the grids of their images, say where it is asked; what lies beyond the moving image counts
+    nowhere, unless the image ends in plain background.
     """
     images = scaled(fixed, fixed_mask), scaled(moving, moving_mask)
     field = optimise(*images, similarity, settings, (fixed_mask, moving_mask), progress)
@@ -55,31 +65,71 @@ def optimise(
     progress: Progress | None = None,
 ) -> Displacement:
     """The displacement on the part of the fixed grid that shows something; scaled images of one channel."""
-    similarity = similarity or make_similarity("ncc", **FINE)
+    similarity = similarity or default_similarity()
     settings = settings or DiffeomorphicSettings()
-    whole = region(fixed, masks[0])
+    whole, content = region(fixed, masks[0]), region(moving, masks[1])
+    moving_mask = presence(moving, masks[1])
     transform: Transform | None = None
-    for grid, iterations in _levels(whole, settings):
-        level = at(grid, fixed, moving, masks)
+    for grid, iterations in _levels(whole, settings, getattr(similarity, "spacing", 0.0)):
+        level = _Level.of(seen_on(grid, fixed, masks[0]), moving, moving_mask, content)
         widths = in_voxels(grid, settings.smooth_total)
         transform = TRANSFORMS[settings.transform](grid, widths) if transform is None else transform.on(grid, widths)
-        _climb(transform, level, similarity, settings, iterations, progress)
+        transform = _climb(transform, level, similarity, settings, iterations, progress)
     assert transform is not None
     return Displacement(transform.displacement, transform.grid).resampled(whole)
 
 
+@dataclass(frozen=True, eq=False)
+class _Level:
+    """Both images at a level, the moving one on the fixed one's lattice continued to where the moving one goes on.
+
+    ``places`` (1, D, *spatial) are the voxels of the fixed lattice in that of the moving image, None where the two
+    are one.
+    """
+
+    fixed: Seen
+    moving: Seen
+    places: torch.Tensor | None
+
+    @classmethod
+    def of(cls, fixed: Seen, moving: Volume, mask: Volume | None, content: Grid) -> _Level:
+        grid, first = reaching(fixed.grid, content)
+        seen = seen_on(grid, moving, mask)
+        if grid.shape == fixed.grid.shape:
+            return cls(fixed, seen, None)
+        offset = torch.tensor(first, dtype=torch.float32).reshape(1, -1, *[1] * grid.dims)
+        return cls(fixed, seen, kernels.identity(fixed.grid.shape) + offset)
+
+    def carried(self, displacement: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The moving image under a displacement, and where both images count given how it lies now."""
+        weight = self.fixed.weight
+        if self.moving.weight is not None:
+            there = self._sampled(self.moving.weight, displacement, "zeros")
+            weight = there if weight is None else there * weight
+        return self._sampled(self.moving.image, displacement, "border"), weight
+
+    def _sampled(self, image: torch.Tensor, displacement: torch.Tensor, outside: str) -> torch.Tensor:
+        if self.places is None:
+            return kernels.warp(image, displacement, "linear", outside)
+        return kernels.sample(image, self.places + displacement, "linear", outside)
+
+
 def in_voxels(grid: Grid, width: float) -> list[float]:
     """A length in voxels of the grid's finest axis, along each axis; 0 for an axis of one voxel."""
-    finest = min(s for s, n in zip(grid.spacing, grid.shape, strict=True) if n > 1 or max(grid.shape) == 1)
-    return [float(width * finest / s) if n > 1 else 0.0 for s, n in zip(grid.spacing, grid.shape, strict=True)]
+    unit = width * finest(grid)
+    return [float(unit / s) if n > 1 else 0.0 for s, n in zip(grid.spacing, grid.shape, strict=True)]
 
 
-def _levels(whole: Grid, settings: DiffeomorphicSettings) -> list[tuple[Grid, int]]:
-    """Grids with their iterations; of levels that a small image cannot tell apart the last remains."""
-    finest = float(min(s for s, n in zip(whole.spacing, whole.shape, strict=True) if n > 1 or max(whole.shape) == 1))
+def _levels(whole: Grid, settings: DiffeomorphicSettings, spacing: float = 0.0) -> list[tuple[Grid, int]]:
+    """Grids with their iterations; of levels that a small image cannot tell apart the last remains.
+
+    A similarity that knows images of one ``spacing`` (mm) alone has one level, with all the iterations.
+    """
+    if spacing > 0:
+        return [(coarser(whole, spacing), sum(settings.iterations))]
     found: dict[tuple[int, ...], tuple[Grid, int]] = {}
     for factor, iterations in zip(settings.levels, settings.iterations, strict=True):
-        grid = coarser(whole, factor * finest)
+        grid = coarser(whole, factor * finest(whole))
         if iterations > 0:
             found[grid.shape] = (grid, iterations)
     return list(found.values()) or [(whole, 0)]
@@ -87,35 +137,31 @@ def _levels(whole: Grid, settings: DiffeomorphicSettings) -> list[tuple[Grid, in
 
 def _climb(
     transform: Transform,
-    level: Level,
+    level: _Level,
     similarity: Similarity,
     settings: DiffeomorphicSettings,
     iterations: int,
     progress: Progress | None,
-) -> None:
-    """The iterations of a level."""
+) -> Transform:
+    """The best map that the iterations of a level come by, which is no worse than where they begin."""
     # Forces are vectors of mm, so that thick slices are pulled no further than thin ones.
-    scale = in_voxels(level.grid, 1.0)
-    widths = in_voxels(level.grid, settings.smooth_step)
+    scale = in_voxels(transform.grid, 1.0)
+    widths = in_voxels(transform.grid, settings.smooth_step)
     adam, convergence = (
         Adam(settings.floor),
         Convergence(settings.patience, settings.tolerance),
     )
-    name = f"{np.round(min(level.grid.spacing), 2):g} mm"
+    best, least = transform, math.inf
+    name = f"{np.round(min(transform.grid.spacing), 2):g} mm"
     for iteration in range(iterations):
-        warped = kernels.warp(level.moving, transform.displacement)
-        weight = _weight(level, transform.displacement)
-        energy, force = pull(similarity, warped, level.fixed, weight, scale)
+        warped, weight = level.carried(transform.displacement)
+        energy, force = pull(similarity, warped, level.fixed.image, weight, scale)
+        if energy < least:
+            # Steps make new tensors and leave the old ones as they are.
+            best, least = copy(transform), energy
         if progress is not None:
             progress(name, iteration, iterations, energy)
         transform.take(adam(kernels.gaussian(force, widths), settings.step, scale))
         if convergence.done(energy):
             break
-
-
-def _weight(level: Level, displacement: torch.Tensor) -> torch.Tensor | None:
-    """Where both images count, given how the moving one lies now."""
-    if level.moving_mask is None:
-        return level.fixed_mask
-    carried = kernels.warp(level.moving_mask, displacement, "linear", "zeros")
-    return carried if level.fixed_mask is None else carried * level.fixed_mask
+    return best

@@ -24,8 +24,10 @@ def pull(
     ``warped`` is moving(phi), and moving it further by a small v samples it at p + v(p): the field itself needs
     no gradient, and any similarity will do.
     """
-    image = warped.detach().requires_grad_(True)
-    energy = similarity(image, fixed, weight)
-    (slope,) = torch.autograd.grad(energy, image)
+    # A caller who only predicts may have switched gradients off.
+    with torch.enable_grad():
+        image = warped.detach().requires_grad_(True)
+        energy = similarity(image, fixed, weight)
+        (slope,) = torch.autograd.grad(energy, image)
     voxels = slope[0, 0].numel()
     return float(energy.detach()), kernels.image_force(warped.detach(), slope, [-voxels * s for s in scale])

@@ -1,4 +1,4 @@
-"""The two images at a level of resolution."""
+"""Images at a level of resolution."""
 
 from __future__ import annotations
 
@@ -13,17 +13,22 @@ from whence.space import Grid, Volume
 
 # Shortest axis a level may have, in voxels.
 SMALLEST = 8
+# Room about what an image shows, mm.
+MARGIN = 10.0
 
 
 @dataclass(frozen=True, eq=False)
-class Level:
-    """Both images on one grid, and where they count: each a tensor (1, C, *spatial), masks None for everywhere."""
+class Seen:
+    """An image on a grid, (1, C, *spatial), and where it counts (1, 1, *spatial), None for everywhere."""
 
     grid: Grid
-    fixed: torch.Tensor
-    moving: torch.Tensor
-    fixed_mask: torch.Tensor | None = None
-    moving_mask: torch.Tensor | None = None
+    image: torch.Tensor
+    weight: torch.Tensor | None = None
+
+
+def finest(grid: Grid) -> float:
+    """Smallest spacing in mm, not counting axes of one voxel."""
+    return float(min(s for s, n in zip(grid.spacing, grid.shape, strict=True) if n > 1 or max(grid.shape) == 1))
 
 
 def coarser(grid: Grid, spacing: float) -> Grid:
@@ -37,27 +42,62 @@ def coarser(grid: Grid, spacing: float) -> Grid:
     return grid if np.allclose(wanted, grid.spacing) else grid.resampled(tuple(wanted))
 
 
-def at(grid: Grid, fixed: Volume, moving: Volume, masks: tuple[Volume | None, Volume | None]) -> Level:
-    """The level of a grid; images finer than it are smoothed first, each within its mask."""
-    weights = [None if mask is None else brought(mask, grid).clamp(0, 1) for mask in masks]
-    images = [within(image, mask, grid) for image, mask in zip((fixed, moving), masks, strict=True)]
-    return Level(grid, *images, *weights)
+def seen_on(grid: Grid, volume: Volume, mask: Volume | None) -> Seen:
+    """An image smoothed to a grid's spacing and brought there; a mask counts for nothing beyond its image.
 
-
-def within(volume: Volume, mask: Volume | None, grid: Grid) -> torch.Tensor:
-    """As ``brought``, but what a mask shuts out does not leak into what it lets through."""
-    plain = brought(volume, grid)
+    What a mask shuts out does not leak into what it lets through.
+    """
+    plain = _brought(volume, grid, "border")
     if mask is None:
-        return plain
-    share = brought(mask, grid)
-    kept = brought(volume.with_tensor(volume.tensor * mask.tensor.float()), grid)
-    return torch.where(share > 0.05, kept / share.clamp_min(0.05), plain)
+        return Seen(grid, plain)
+    share = _brought(mask, grid, "zeros").clamp(0, 1)
+    kept = _brought(volume.with_tensor(volume.tensor * mask.tensor.float()), grid, "zeros")
+    return Seen(grid, torch.where(share > 0.05, kept / share.clamp_min(0.05), plain), share)
 
 
-def brought(volume: Volume, grid: Grid) -> torch.Tensor:
-    """A volume smoothed to a grid's spacing and resampled on it."""
+def presence(moving: Volume, mask: Volume | None) -> Volume | None:
+    """Where a moving image counts: in its mask, else wherever it is.
+
+    None, for everywhere, where an image without a mask ends in plain background, which then goes on beyond it.
+    """
+    if mask is not None:
+        return mask
+    # Coarsely, where noise is averaged away.
+    coarse = _brought(moving, coarser(moving.grid, 4 * finest(moving.grid)), "border")
+    if _ends_in_background(coarse):
+        return None
+    return moving.with_tensor(torch.ones_like(moving.tensor[:, :1]))
+
+
+def reaching(grid: Grid, other: Grid, most: float = 0.25) -> tuple[Grid, tuple[int, ...]]:
+    """A grid with as many further voxels on each side as ``other`` fills, and where the first one of it now lies.
+
+    A side grows by no more than ``most`` of its length.
+    """
+    ends = np.stack(np.meshgrid(*[(0, n - 1) for n in other.shape], indexing="ij"), axis=-1).reshape(-1, grid.dims)
+    corners = grid.to_voxel(other.to_world(ends.astype(np.float64)))
+    shape = np.asarray(grid.shape)
+    # Axes of one voxel are no place to move along.
+    room = np.where(shape > 1, np.ceil(most * shape), 0)
+    before = np.clip(np.ceil(-corners.min(axis=0)), 0, room).astype(int)
+    after = np.clip(np.ceil(corners.max(axis=0) - (shape - 1)), 0, room).astype(int)
+    larger = tuple(int(n) for n in shape + before + after)
+    return grid.cropped(tuple(int(-b) for b in before), larger), tuple(int(b) for b in before)
+
+
+def _brought(volume: Volume, grid: Grid, outside: str) -> torch.Tensor:
     smooth = volume.with_tensor(kernels.gaussian(volume.tensor.float(), smoothing(volume.grid, grid)))
-    return resample(smooth, grid).tensor
+    return resample(smooth, grid, outside=outside).tensor
+
+
+def _ends_in_background(image: torch.Tensor) -> bool:
+    """Whether nearly all of an image's border is its lowest value."""
+    low, faces = image.amin(), []
+    for axis in range(2, image.ndim):
+        if image.shape[axis] > 1:
+            faces += [image.select(axis, 0).flatten(), image.select(axis, -1).flatten()]
+    border = torch.cat(faces) if faces else image.flatten()
+    return bool((border <= low + 0.05).float().mean() > 0.9)
 
 
 def smoothing(finer: Grid, grid: Grid) -> list[float]:
@@ -77,20 +117,21 @@ def seen_through(matrix: np.ndarray, moving: Volume) -> Volume:
     return Volume(moving.tensor, Grid(moving.grid.shape, np.linalg.solve(matrix, moving.grid.affine)))
 
 
-def region(fixed: Volume, mask: Volume | None, margin: float = 10.0) -> Grid:
-    """The part of the fixed grid that holds more than background, with a margin in mm.
+def region(volume: Volume, mask: Volume | None) -> Grid:
+    """The part of an image's grid that holds more than background, with a margin of 10 mm, less for what is small.
 
     Background is what an image (or a mask) has at its lowest value.
     """
-    image = (fixed if mask is None else mask).tensor[0]
+    image, grid = (volume if mask is None else mask).tensor[0], volume.grid
     content = (image > image.amin()).any(dim=0)
     if not bool(content.any()):
-        return fixed.grid
+        return grid
+    places = [torch.nonzero(content.movedim(axis, 0).flatten(1).any(dim=1))[:, 0] for axis in range(grid.dims)]
+    ends = [(int(there[0]), int(there[-1])) for there in places]
+    longest = max((high - low + 1) * spacing for (low, high), spacing in zip(ends, grid.spacing, strict=True))
     start, shape = [], []
-    for axis, (size, spacing) in enumerate(zip(fixed.grid.shape, fixed.grid.spacing, strict=True)):
-        there = torch.nonzero(content.movedim(axis, 0).flatten(1).any(dim=1) if content.ndim > 1 else content)
-        pad = int(np.ceil(margin / spacing))
-        low, high = max(int(there.min()) - pad, 0), min(int(there.max()) + pad + 1, size)
-        start.append(low)
-        shape.append(high - low)
-    return fixed.grid.cropped(tuple(start), tuple(shape))
+    for (low, high), size, spacing in zip(ends, grid.shape, grid.spacing, strict=True):
+        pad = int(np.ceil(min(MARGIN, longest / 15) / spacing))
+        start.append(max(low - pad, 0))
+        shape.append(min(high + pad + 1, size) - start[-1])
+    return grid.cropped(tuple(start), tuple(shape))

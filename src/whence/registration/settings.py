@@ -26,7 +26,8 @@ class AffineSettings:
     """Settings of the affine stage.
 
     Args:
-        spacings: spacing of each level in mm, coarse to fine; none is finer than the fixed image.
+        spacings: spacing of each level in mm, coarse to fine, scaled down for a field of view below 160 mm; none is
+            finer than the fixed image.
         iterations: steps of each level.
         step: first step of a level in voxels of it, as seen at the edge of the image.
         search: how many starts are tried in earnest, of those that a coarse look finds best; 1 trusts the best.

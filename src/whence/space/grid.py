@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +97,12 @@ class Grid:
     def canonical(self) -> Grid:
         """The same lattice with axes permuted and flipped to lie as near to R, A(, S) as they can."""
         return self._reordered(*self._nearest_axes())
+
+    def to_canonical(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A tensor (B, C, *spatial) with this grid's axes as ``canonical`` has them: permuted and flipped alone."""
+        permutation, flipped = self._nearest_axes()
+        turned = tensor.permute(0, 1, *(2 + axis for axis in permutation))
+        return turned.flip([2 + axis for axis, flip in enumerate(flipped) if flip])
 
     def resampled(self, spacing: float | tuple[float, ...]) -> Grid:
         """Grid of another spacing (mm) over the same field of view, same orientation and centre."""

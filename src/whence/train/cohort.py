@@ -6,18 +6,22 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from whence.data.pairs import Pair, read_pairs
+from whence.data.pairs import Pair, PairsTable, read_pairs
 from whence.errors import InputError
 from whence.io import load_json, replacing
 from whence.memory import keep_freed_memory
 from whence.train.callbacks import progress_bar
 from whence.train.register import RECORD, Images, RegisterConfig, made_of, register_files
+from whence.train.run import check_folder
 
 TABLE = "registrations.csv"
+# Threads of a task whose worker knows how many it has.
+ON_THE_WORKER = -1
 # What a worker is given: id, files, folder, options, threads.
 Task = tuple[str, Images, Path, RegisterConfig, int]
 
@@ -35,10 +39,14 @@ def register_table(
     if jobs < 1:
         raise InputError(f"--jobs is at least 1; got {jobs}")
     config.settings()
-    rows, out = read_pairs(table), Path(out)
-    found: dict[str, dict[str, Any]] = {}
+    # Workers elsewhere have another working directory.
+    out, faults = Path(out).resolve(), {}
+    check_folder(out)
+    config = replace(config, **{name: _absolute(getattr(config, name)) for name in ("similarity", "affine_similarity")})
+    rows = read_pairs(table, faults=faults)
+    found: dict[str, dict[str, Any]] = {name: _record(name, "failed", {}, why) for name, why in faults.items()}
     tasks: list[Task] = []
-    threads = max(1, (os.cpu_count() or 1) // jobs)
+    threads = ON_THE_WORKER if scheduler is not None else max(1, (os.cpu_count() or 1) // jobs)
     for row in rows:
         images, folder = _images(row), out / row.id
         kept = _finished(folder, made_of(images, config))
@@ -47,19 +55,30 @@ def register_table(
         else:
             found[row.id] = kept
     with progress_bar() as bar:
-        task = bar.add_task("registering", total=len(rows), completed=len(found), note="")
+        task = bar.add_task("registering", total=len(rows) + len(faults), completed=len(found), note="")
         for record in _run(tasks, jobs, scheduler):
             found[record["id"]] = record
             bar.update(task, advance=1, note=f"{record['id']} {record['state']}")
-            _write([found[row.id] for row in rows if row.id in found], out / TABLE)
-    _write([found[row.id] for row in rows], out / TABLE)
+            _write(_in_order(found, rows), out / TABLE)
+    _write(_in_order(found, rows), out / TABLE)
     failed = [record for record in found.values() if record["state"] == "failed"]
     if failed:
         raise InputError(
-            f"{len(failed)} of {len(rows)} pairs failed ({out / TABLE} lists them), the first, {failed[0]['id']!r}, "
+            f"{len(failed)} of {len(found)} pairs failed ({out / TABLE} lists them), the first, {failed[0]['id']!r}, "
             f"because: {failed[0]['error']}"
         )
     return out / TABLE
+
+
+def _absolute(similarity: str) -> str:
+    """A run's folder wherever one stands; other names as they are."""
+    return str(Path(similarity).resolve()) if Path(similarity).is_dir() else similarity
+
+
+def _in_order(found: dict[str, dict[str, Any]], rows: PairsTable) -> list[dict[str, Any]]:
+    """Records in the order of the table, those that could not be read last."""
+    known = [row.id for row in rows if row.id in found]
+    return [found[name] for name in (*known, *(name for name in found if name not in set(known)))]
 
 
 def _images(row: Pair) -> Images:
@@ -94,7 +113,7 @@ def _one(task: Task) -> dict[str, Any]:
     if threads:
         import torch
 
-        torch.set_num_threads(threads)
+        torch.set_num_threads(_share_of_this_worker() if threads == ON_THE_WORKER else threads)
     try:
         return _record(name, "done", register_files(images, folder, config, name))
     except Exception as error:  # one pair's fault, whatever it is, must not cost the others
@@ -102,6 +121,12 @@ def _one(task: Task) -> dict[str, Any]:
         return _record(
             name, "failed", {}, words if isinstance(error, InputError) else f"{type(error).__name__}: {words}"
         )
+
+
+def _share_of_this_worker() -> int:
+    from dask.distributed import get_worker
+
+    return max(1, (os.cpu_count() or 1) // max(1, get_worker().state.nthreads))
 
 
 def _run(tasks: list[Task], jobs: int, scheduler: str | None) -> Iterator[dict[str, Any]]:
@@ -114,13 +139,17 @@ def _in_processes(tasks: list[Task], jobs: int) -> Iterator[dict[str, Any]]:
     """Records as they come; a process that dies takes its pool along, whose pairs then go one by one."""
     left = {task[0]: task for task in tasks}
     with _pool(min(jobs, len(tasks))) as pool:
-        for future in as_completed([pool.submit(_one, task) for task in tasks]):
-            try:
-                record = future.result()
-            except BrokenProcessPool:
-                continue
-            del left[record["id"]]
-            yield record
+        try:
+            for future in as_completed([pool.submit(_one, task) for task in tasks]):
+                try:
+                    record = future.result()
+                except BrokenProcessPool:
+                    continue
+                del left[record["id"]]
+                yield record
+        finally:
+            # Who stops the cohort does not wait for the pairs that have not begun.
+            pool.shutdown(cancel_futures=True)
     for name, task in left.items():
         with _pool(1) as pool:
             try:
@@ -149,8 +178,8 @@ def _on_cluster(tasks: list[Task], scheduler: str) -> Iterator[dict[str, Any]]:
     with client:
         futures = {client.submit(_one, task, pure=False, retries=1): task[0] for task in tasks}
         for future in completed(list(futures)):
-            error = future.exception()
-            yield future.result() if error is None else _record(futures[future], "failed", {}, f"the worker: {error}")
+            lost = "it was cancelled" if future.cancelled() else future.exception()
+            yield future.result() if lost is None else _record(futures[future], "failed", {}, f"the worker: {lost}")
 
 
 def _write(records: list[dict[str, Any]], path: Path) -> None:

@@ -20,11 +20,14 @@ from whence.registration.settings import TRANSFORMS
 from whence.space import Volume
 from whence.trace import Trace
 from whence.train.callbacks import progress_bar
+from whence.train.run import check_folder, model_path
 from whence.train.similarity import find_similarity
 
 Progress = Callable[[str, int, int, float], None]
 # Written last: a folder that holds it is finished.
 RECORD = "registration.json"
+# Of an affine to start from: it brings no axis below a thousandth of another.
+LARGEST_CONDITION = 1e3
 
 
 @dataclass(frozen=True)
@@ -99,10 +102,14 @@ def register_files(
     Beside what every trace folder holds: ``affine.tfm``, ``energy.csv`` and ``registration.json``.
     """
     out = Path(out)
+    check_folder(out)
     settings = config.settings()
-    similarity = find_similarity(config.similarity, window=config.window, bins=config.bins)
-    affine_similarity = find_similarity(config.affine_similarity, window=config.window, bins=config.bins)
-    fixed, moving = read_image(images.fixed), read_image(images.moving)
+    fixed = read_image(images.fixed)
+    similarity, affine_similarity = (
+        find_similarity(name, fixed.grid, window=config.window, bins=config.bins)
+        for name in (config.similarity, config.affine_similarity)
+    )
+    moving = read_image(images.moving)
     if fixed.dims != moving.dims:
         raise InputError(f"{images.moving} is {moving.dims}D; expected {fixed.dims}D, as {images.fixed} is")
     masks = {
@@ -156,9 +163,14 @@ def register_with_bar(images: Images, out: str | Path, config: RegisterConfig) -
 
 
 def made_of(images: Images, config: RegisterConfig) -> str:
-    """What a finished folder is known by: the options, and the files with their sizes and times."""
+    """What a finished folder is known by: the options, and the files with their sizes and times.
+
+    A similarity that is a run counts by its weights as well.
+    """
     parts = [repr(sorted(asdict(config).items()))]
-    for path in (images.fixed, images.moving, images.mask, images.moving_mask, images.start):
+    runs = [model_path(Path(name)) for name in (config.similarity, config.affine_similarity)]
+    runs = [path for path in runs if path.is_file()]
+    for path in (images.fixed, images.moving, images.mask, images.moving_mask, images.start, *runs):
         if path is None:
             parts.append("")
             continue
@@ -184,6 +196,8 @@ def _start(path: Path, dims: int) -> np.ndarray:
     if matrix is None or len(matrix) != dims + 1:
         got = "another transform" if matrix is None else f"a {len(matrix) - 1}D one"
         raise InputError(f"{path}: expected a {dims}D affine transform of ITK to start from; got {got}")
+    if not np.isfinite(matrix).all() or np.linalg.cond(matrix[:dims, :dims]) > LARGEST_CONDITION:
+        raise InputError(f"{path}: expected an affine that can be undone; got the singular {matrix.tolist()}")
     return matrix
 
 

@@ -48,6 +48,8 @@ class CycleGAN(Method):
     name: ClassVar[str] = "cyclegan"
     config_class: ClassVar[type] = CycleGANConfig
     optional: ClassVar[tuple[str, ...]] = ()
+    # Prediction and source are of two modalities.
+    recovered_by: ClassVar[str] = "mind"
     multiple = 4
 
     def __init__(self, config: CycleGANConfig, dims: int, source_channels: int, target_channels: int) -> None:
