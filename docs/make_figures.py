@@ -80,7 +80,7 @@ def evaluator(run: Path, table: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    from whence.bench.imse import local_motion
+    from whence.bench.error_maps import local_motion
     from whence.data import read_pairs
     from whence.field import warp
     from whence.io import read

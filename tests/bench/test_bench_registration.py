@@ -95,7 +95,7 @@ def test_the_plot(tmp_path):
 def test_the_summary_is_over_pairs_of_two_people():
     import pandas as pd
 
-    pairs = ["1000 to 1001", "1002 to 1003", "1023 to 1003"]
+    pairs = ["1000 to 1001", "1006 to 1007", "1023 to 1003"]
     frame = pd.DataFrame(
         [
             {"pair": pair, "tool": "whence fast", "region Dice": dice, "tissue Dice": 0.8, "seconds": 8.0}
@@ -106,3 +106,5 @@ def test_the_summary_is_over_pairs_of_two_people():
     assert found["pairs"] == 2
     assert found["region Dice"] == "0.650 ± 0.071"
     assert found["seconds"] == "8.0 ± 0.0"
+    # Settings were chosen on the first pair.
+    assert found["region Dice, pairs no setting was chosen on"] == "0.700"

@@ -114,12 +114,15 @@ def summary(frame: Any) -> Any:
     import pandas as pd
 
     lines = []
+    tuned = [f"{moving} to {fixed}" for fixed, moving in TUNED]
     for tool, part in _of_two_people(frame).groupby("tool", sort=False):
-        cells = {"tool": tool, "pairs": len(part)}
+        cells: dict[str, Any] = {"tool": tool, "pairs": len(part)}
         for name in [n for n in MEASURES if n in part]:
             values = pd.to_numeric(part[name], errors="coerce").dropna()
             spread = f" ± {values.std():.{MEASURES[name]}f}" if len(values) > 1 else ""
             cells[name] = f"{values.mean():.{MEASURES[name]}f}{spread}" if len(values) else ""
+        others = pd.to_numeric(part[~part["pair"].isin(tuned)]["region Dice"])
+        cells["region Dice, pairs no setting was chosen on"] = f"{others.mean():.3f}" if len(others) else ""
         lines.append(cells)
     return pd.DataFrame(lines)
 

@@ -6,9 +6,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from whence import kernels
+from whence.field import Displacement, exp, jacobian_determinant
+from whence.space import Grid
 
 # Side of the images for which the protocol's amplitude and sigma are stated.
 REFERENCE_SIDE = 240
@@ -89,3 +92,27 @@ def after_affine(affine: torch.Tensor, displacement: torch.Tensor) -> torch.Tens
     reached = here + displacement - middle
     moved = torch.einsum("bij,bj...->bi...", affine[:, :, :dims], reached)
     return moved + affine[:, :, dims].reshape(-1, dims, *[1] * dims) + middle - here
+
+
+def known_motion(rng: np.random.Generator, grid: Grid, least: float = 0.2) -> tuple[Displacement, Displacement]:
+    """phi = A o exp(v) on a grid by IMSE's protocol, and its inverse.
+
+    The elastic part is weakened where it would nearly fold: no determinant falls below ``least``.
+    """
+    from whence.data.phantom.motion import refine_inverse
+
+    protocol = Perturbation()
+    generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+    affine = protocol.affine(1, grid.shape, generator)
+    velocity = protocol.bend(1, grid.shape, generator)
+    undone = torch.linalg.inv(affine[:, :, :-1])
+    undone = torch.cat([undone, -undone @ affine[:, :, -1:]], dim=2)
+    still = torch.zeros_like(velocity)
+    while True:
+        there, back = exp(Displacement(velocity, grid))
+        forward = Displacement(after_affine(affine, there.tensor), grid)
+        nearly = kernels.compose(after_affine(undone, still), back.tensor)
+        backward = refine_inverse(forward, Displacement(nearly, grid))
+        if min(float(jacobian_determinant(f).min()) for f in (forward, backward)) >= least:
+            return forward, backward
+        velocity = 0.9 * velocity

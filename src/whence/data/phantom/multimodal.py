@@ -17,15 +17,14 @@ import numpy as np
 import torch
 
 from whence import kernels
-from whence.data.perturbation import Perturbation, after_affine
+from whence.data.perturbation import known_motion
 from whence.data.phantom.anatomy import anatomy, head_grid, reached
 from whence.data.phantom.head import distance_map, tissue_shares
 from whence.data.phantom.landmarks import draw_landmarks
 from whence.data.phantom.modalities import LABEL_NAMES, MODALITIES, SKULL, image_of
-from whence.data.phantom.motion import refine_inverse
 from whence.data.phantom.noise import smooth_noise
 from whence.data.phantom.subject import draw_subject
-from whence.field import Displacement, exp, jacobian_determinant
+from whence.field import Displacement
 from whence.space import Grid, Volume
 
 __all__ = ["FILES", "LABEL_NAMES", "OPTIONS", "MultimodalCase", "columns", "make_case"]
@@ -94,7 +93,7 @@ def make_case(seed: int, index: int, size: int, dims: int, source: str = "t1", t
             smooth_noise(streams["look"], grid.shape, 28.0 / spacing),
         ]
     ).astype(np.float32)
-    forward, backward = _motion(streams["motion"], grid)
+    forward, backward = known_motion(streams["motion"], grid)
 
     views = {}
     for name, field in (("source", Displacement.identity(grid)), ("target", forward)):
@@ -150,25 +149,6 @@ def _streams(seed: int, index: int) -> dict[str, np.random.Generator]:
     names = ("subject", "motion", "look", "points", *scans)
     children = np.random.SeedSequence((seed, index, 7)).spawn(len(names))
     return {name: np.random.default_rng(child) for name, child in zip(names, children, strict=True)}
-
-
-def _motion(rng: np.random.Generator, grid: Grid, least: float = 0.2) -> tuple[Displacement, Displacement]:
-    """phi = A o exp(v) on the grid and its inverse; the elastic part is weakened where it would nearly fold."""
-    protocol = Perturbation()
-    generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-    affine = protocol.affine(1, grid.shape, generator)
-    velocity = protocol.bend(1, grid.shape, generator)
-    undone = torch.linalg.inv(affine[:, :, :-1])
-    undone = torch.cat([undone, -undone @ affine[:, :, -1:]], dim=2)
-    still = torch.zeros_like(velocity)
-    while True:
-        there, back = exp(Displacement(velocity, grid))
-        forward = Displacement(after_affine(affine, there.tensor), grid)
-        nearly = kernels.compose(after_affine(undone, still), back.tensor)
-        backward = refine_inverse(forward, Displacement(nearly, grid))
-        if min(float(jacobian_determinant(f).min()) for f in (forward, backward)) >= least:
-            return forward, backward
-        velocity = 0.9 * velocity
 
 
 def _volume(array: np.ndarray, grid: Grid) -> Volume:

@@ -13,6 +13,7 @@ from whence.errors import InputError
 
 READERS = {
     "brain-tumor-progression": "whence.data.readers.brain_tumor_progression",
+    "open-ms": "whence.data.readers.open_ms",
 }
 
 
