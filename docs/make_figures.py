@@ -73,6 +73,36 @@ def multimodal() -> None:
     figure.savefig(IMAGES / "multimodal.png", dpi=70)
 
 
+def domains() -> None:
+    """A person of each domain phantom, the partner of known correspondence, another of the target's population."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    from whence.data.phantom.domains import ANATOMIES, make_case
+    from whence.field import warp
+
+    figure, axes = plt.subplots(len(ANATOMIES), 7, figsize=(15, 2.3 * len(ANATOMIES)), facecolor="black")
+    titles = ("source", "labels", "partner", "labels", "source, carried", "displacement [mm]", "another of the target")
+    for index, (row, anatomy) in enumerate(zip(axes, ANATOMIES, strict=True)):
+        case, other = make_case(0, 4, 128, 2, anatomy=anatomy), make_case(0, 5, 128, 2, anatomy=anatomy)
+        still, moved = (labels.numpy().astype(float) for labels in (case.source_labels, case.target_labels))
+        carried = warp(case.source, case.displacement).numpy()
+        length = case.displacement.magnitude()[0, 0].numpy()
+        images = (case.source.numpy(), still, case.target.numpy(), moved, carried, length, other.source.numpy())
+        for axis, title, image in zip(row, titles, images, strict=True):
+            colours = {"labels": "nipy_spectral", "displacement [mm]": "viridis"}.get(title, "gray")
+            drawn = axis.imshow(image.T, origin="lower", cmap=colours, interpolation="nearest")
+            axis.axis("off")
+            if index == 0:
+                axis.set_title(title, color="white", fontsize=10)
+            if colours == "viridis":
+                figure.colorbar(drawn, ax=axis, fraction=0.04).ax.tick_params(colors="white", labelsize=7)
+    figure.tight_layout()
+    figure.savefig(IMAGES / "domains.png", dpi=70)
+
+
 def evaluator(run: Path, table: Path) -> None:
     """Error maps of a trained IMSE on held-out heads of the multimodal phantom, T1 to T2."""
     import matplotlib
@@ -146,6 +176,7 @@ def report(demo: Path) -> None:
 if __name__ == "__main__":
     phantom()
     multimodal()
+    domains()
     if len(sys.argv) > 1:
         report(Path(sys.argv[1]))
     if len(sys.argv) > 3:

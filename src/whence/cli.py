@@ -93,20 +93,22 @@ def _demo(given: list[str]) -> None:
 
 
 def _phantom(given: list[str]) -> None:
+    from whence.data.phantom import PHANTOMS, phantom_options
     from whence.train.datasets import write_phantom_with_bar
 
     parser = _parser("phantom")
-    parser.add_argument("kind", help="which phantom: surgery, multimodal")
+    parser.add_argument("kind", help=f"which phantom: {', '.join(PHANTOMS)}")
     parser.add_argument("--n", type=int, default=400, help="number of cases")
     parser.add_argument("--size", type=int, default=128, help="voxels along each side")
     parser.add_argument("--dims", type=int, default=2, help="2 or 3")
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same bytes")
     parser.add_argument("--jobs", type=int, default=1, help="processes that write; the bytes stay the same")
-    for side, usual in (("source", "t1"), ("target", "t2")):
-        parser.add_argument(f"--{side}", type=str, help=f"modality of a multimodal {side}: t1, t2, ct ({usual})")
+    own = phantom_options()
+    for name, words in own.items():
+        parser.add_argument(f"--{name}", type=str, help=words)
     parser.add_argument("--out", type=Path, required=True, help="folder of the data set")
     options = parser.parse_args(given)
-    chosen = {side: options[side] for side in ("source", "target") if options[side] is not None}
+    chosen = {name: options[name] for name in own if options[name] is not None}
     settings = (options.kind, options.n, options.size, options.out, options.dims, options.seed, options.jobs)
     print(write_phantom_with_bar(*settings, **chosen))
 

@@ -2,7 +2,8 @@
 
 A kind's module offers ``make_case(seed, index, size, dims)`` and ``columns(case)``: the case as a row of
 the pairs table (see ``write``). A module may name further options of ``make_case`` in ``OPTIONS``, each with its
-default and the values it may have.
+default and the values it may have, a function ``tables(rows)`` that gives the tables to write by name, and
+``label_names(**options)`` where the labels depend on them.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from types import ModuleType
 from whence.errors import InputError
 
 PHANTOMS = {
+    "domains": "whence.data.phantom.domains",
     "multimodal": "whence.data.phantom.multimodal",
     "surgery": "whence.data.phantom.surgery",
 }
@@ -25,6 +27,15 @@ def phantom(kind: str) -> ModuleType:
     return import_module(PHANTOMS[kind])
 
 
+def phantom_options() -> dict[str, str]:
+    """What each option of any kind is, in words: the kinds that have it, its values, the usual one."""
+    found: dict[str, list[str]] = {}
+    for kind in PHANTOMS:
+        for name, (usual, values) in getattr(phantom(kind), "OPTIONS", {}).items():
+            found.setdefault(name, []).append(f"{kind}: {', '.join(values)} ({usual})")
+    return {name: "; ".join(words) for name, words in found.items()}
+
+
 def write_phantom(*args, **kwargs):
     """Write a data set of phantoms; see ``whence.data.phantom.write.write_phantom``."""
     from whence.data.phantom.write import write_phantom as write
@@ -32,4 +43,4 @@ def write_phantom(*args, **kwargs):
     return write(*args, **kwargs)
 
 
-__all__ = ["PHANTOMS", "phantom", "write_phantom"]
+__all__ = ["PHANTOMS", "phantom", "phantom_options", "write_phantom"]

@@ -19,6 +19,8 @@ from whence.space import Volume
 SETTINGS = "phantom.yaml"
 TABLE = "pairs.csv"
 SMALLEST = 32
+# Where a case's facts name the files that it has not.
+ABSENT = "absent"
 
 
 def write_phantom(
@@ -50,7 +52,9 @@ def write_phantom(
     settings = {"kind": kind, "version": module.VERSION, "n": n, "size": size, "dims": dims, "seed": seed, **options}
     if not _same(out, settings):
         save_yaml(settings, out / SETTINGS)
-    save_yaml(module.LABEL_NAMES, out / LABEL_NAMES)
+    # A kind of several anatomies has a function for what others have as a constant.
+    names = module.label_names(**options) if hasattr(module, "label_names") else module.LABEL_NAMES
+    save_yaml(names, out / LABEL_NAMES)
 
     rows: dict[int, dict[str, Any]] = {}
     for index, row in _written(settings, n, out, jobs):
@@ -59,7 +63,12 @@ def write_phantom(
             progress(len(rows), n)
     first = ("id", "source", "target", "split")
     found = [rows[index] | {"split": split} for index, split in enumerate(splits(n))]
-    return write_pairs(out / TABLE, [{name: row[name] for name in first} | row for row in found])
+    found = [{name: row.get(name, "") for name in first} | row for row in found]
+    tables = module.tables(found) if hasattr(module, "tables") else {TABLE: found}
+    # The table that says that all is done comes last.
+    for name in sorted(tables, key=lambda name: name == TABLE):
+        write_pairs(out / name, tables[name])
+    return out / TABLE
 
 
 def splits(n: int) -> list[str]:
@@ -77,18 +86,21 @@ def write_case(settings: dict[str, Any], index: int, out: Path) -> dict[str, Any
     folder = out / _name(index)
     done = folder / "case.yaml"
     paths = {column: folder / name for column, name in module.FILES.items()}
-    if done.exists() and all(path.exists() for path in paths.values()):
-        facts = load_yaml(done)
-    else:
+    facts = load_yaml(done) if done.exists() else None
+    if facts is None or not all(path.exists() for column, path in paths.items() if column not in facts.get(ABSENT, ())):
         chosen = {name: settings[name] for name in getattr(module, "OPTIONS", {})}
         case = module.make_case(settings["seed"], index, settings["size"], settings["dims"], **chosen)
         columns = module.columns(case)
-        for column, path in paths.items():
-            _save(columns.pop(column), path)
-        facts = columns
+        things = {column: columns.pop(column) for column in paths}
+        for column, thing in things.items():
+            if thing is not None:
+                _save(thing, paths[column])
+        facts = columns | {ABSENT: [column for column, thing in things.items() if thing is None]}
         save_yaml(facts, done)
+    absent = facts.pop(ABSENT, ())
     named = paths | {column: paths[other] for column, other in module.ALSO.items()}
-    return {"id": _name(index)} | {c: path.relative_to(out).as_posix() for c, path in named.items()} | facts
+    files = {c: path.relative_to(out).as_posix() for c, path in named.items() if c not in absent}
+    return {"id": _name(index)} | files | facts
 
 
 def _written(settings: dict[str, Any], n: int, out: Path, jobs: int) -> Iterator[tuple[int, dict[str, Any]]]:
