@@ -34,7 +34,8 @@ FILES = (
 )
 COLUMNS = (*dict.fromkeys((*REQUIRED, *FILES)),)
 # Names, even where they look like numbers.
-TEXT = ("patient",)
+TEXT = ("patient", "domain")
+DOMAIN, DOMAINS = "domain", ("source", "target")
 NUMBER = re.compile(r"[+-]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
@@ -74,6 +75,19 @@ class PairsTable:
             found = sorted({row.split for row in self.rows})
             raise InputError(f"{self.path} has no rows of split {' or '.join(names)}; it has {', '.join(found)}")
         return PairsTable(self.path, rows)
+
+    @property
+    def has_domains(self) -> bool:
+        """Whether rows are images of two domains, as the column ``domain`` says, rather than pairs."""
+        return any(DOMAIN in row.conditions for row in self.rows)
+
+    def domain(self, name: str) -> PairsTable:
+        """Rows of a domain, ``source`` or ``target``; a row that names none is of the source's. May be empty."""
+        return PairsTable(self.path, tuple(row for row in self.rows if row.conditions.get(DOMAIN, "source") == name))
+
+    def complete(self, columns: Sequence[str]) -> PairsTable:
+        """Rows that name a file in each of these columns. May be empty."""
+        return PairsTable(self.path, tuple(row for row in self.rows if all(c in row.files for c in columns)))
 
     @property
     def label_names(self) -> dict[str, str]:
@@ -193,6 +207,10 @@ def _row(
     for column in columns:
         if column not in files:
             raise InputError(f"{path} line {number}: column {column!r} is empty; expected a file")
+    if conditions.get(DOMAIN, "source") not in DOMAINS:
+        raise InputError(
+            f"{path} line {number}: the domain is {conditions[DOMAIN]!r}; expected {' or '.join(DOMAINS)}, or no word"
+        )
     return Pair(name, record["split"].strip(), files, conditions)
 
 

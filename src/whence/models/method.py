@@ -35,7 +35,8 @@ class Method(nn.Module):
 
     ``columns`` are the images of a table that training needs, ``optional`` those it takes where every row
     has them, ``inputs`` those that ``infer`` needs. ``recovered_by`` is the similarity by which prediction and source
-    are registered where the method has no field of its own. A method that estimates where two images disagree offers
+    are registered where the method has no field of its own. An ``unpaired`` method also learns from sources and targets
+    of different people, images of two domains. A method that estimates where two images disagree offers
     ``spatial_error(moving, fixed)``, one that gives an image another's appearance ``translate(source,
     reference)``; both take and return images (B, C, *spatial) in [-1, 1] on one lattice and let gradients pass.
     """
@@ -45,6 +46,7 @@ class Method(nn.Module):
     optional: ClassVar[tuple[str, ...]] = ("registered",)
     inputs: ClassVar[tuple[str, ...]] = ("source",)
     recovered_by: ClassVar[str] = "ncc"
+    unpaired: ClassVar[bool] = False
     config_class: ClassVar[type]
     config: Any
     multiple: int = 1

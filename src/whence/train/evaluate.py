@@ -13,6 +13,7 @@ import torch
 from whence.data.dataset import read_image
 from whence.data.frame import Intensity
 from whence.data.pairs import Pair, PairsTable, read_pairs
+from whence.errors import InputError
 from whence.io import read_labels, replacing, save_json
 from whence.models.predictor import Predictor
 from whence.trace import Trace
@@ -41,7 +42,7 @@ def evaluate(
     out = Path(out)
     check_folder(out)
     predictor = load(run, device)
-    table = read_pairs(data).split(split)
+    table = rows_with_truth(data, split)
     rows, absent, kept = [], [], []
     with progress_bar() as bar:
         task = bar.add_task("evaluating", total=len(table), note="")
@@ -63,6 +64,17 @@ def evaluate(
     save_json(content, out / "summary.json")
     _remove_others(out / "cases", kept)
     return summary
+
+
+def rows_with_truth(data: str | Path, split: str) -> PairsTable:
+    """The rows of a split that can be compared with the truth: of images of two domains the sources with a target."""
+    table = read_pairs(data, columns=("source",)).split(split)
+    if not table.has_domains:
+        return read_pairs(data).split(split)
+    rows = table.domain("source").complete(("target",))
+    if not len(rows):
+        raise InputError(f"{data} names no target in a row of split {split} of the source's domain; nothing to compare")
+    return rows
 
 
 def _remove_others(folder: Path, kept: Collection[str]) -> None:

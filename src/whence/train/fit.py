@@ -14,14 +14,15 @@ from typing import Any
 
 import torch
 
-from whence.data import PairDataset, read_pairs, survey
 from whence.data.frame import Frame, up_to_multiple
 from whence.data.pairs import PairsTable
+from whence.data.unpaired import UnpairedDataset
 from whence.errors import InputError
 from whence.models import find_method
 from whence.train.callbacks import Watch, progress_bar
 from whence.train.checkpoints import LAST, WholeCheckpoints, has_checkpoint, latest_checkpoint
 from whence.train.run import RunConfig, check_folder, differences, load, model_path, save_model, write_config
+from whence.train.samples import Samples, frame_of, samples_of, training_table
 from whence.train.settings import TrainConfig
 
 LARGEST_LATTICE = 2**30
@@ -38,7 +39,7 @@ def fit(method: str, data: str | Path, out: str | Path, model: Any = None, train
     check_folder(out)
     chosen = find_method(method)
     model = chosen.config_class() if model is None else model
-    table = read_pairs(data, chosen.columns)
+    table = training_table(data, chosen)
     training_rows = table.split("train")
     known = RunConfig.from_file(out / "config.yaml") if (out / "config.yaml").is_file() else None
     source, pairs = str(data.resolve()), _content(table)
@@ -48,11 +49,7 @@ def fit(method: str, data: str | Path, out: str | Path, model: Any = None, train
         if model_path(out).is_file() or has_checkpoint(out / "checkpoints"):
             raise InputError(f"{out} holds a run of other settings ({'; '.join(changes)}); choose another --out")
         known = None  # it has learnt nothing yet
-    frame = (
-        known.frame
-        if known
-        else survey(training_rows, train.dims, train.plane, train.size, train.spacing, train.rescale)
-    )
+    frame = known.frame if known else frame_of(training_rows, train)
     config = RunConfig(method, model, train, frame, source, pairs)
     if known is not None and model_path(out).is_file():
         print(f"{out} is finished already: {train.steps} steps")
@@ -80,15 +77,14 @@ def fit(method: str, data: str | Path, out: str | Path, model: Any = None, train
     trainer = _trainer(config, out)
     with progress_bar(transient=True) as bar:
         task = bar.add_task("reading images", total=None, note="")
-        wanted: dict[str, Any] = {"columns": chosen.columns, "optional": chosen.optional}
 
         def progress(done: int, total: int) -> None:
             bar.update(task, completed=done, total=total)
 
-        samples = PairDataset(training_rows, frame, progress=progress, **wanted)
+        samples = samples_of(training_rows, frame, chosen, train.seed, progress)
         held_out = None
         if any(row.split == "val" for row in table):
-            held_out = PairDataset(table.split("val"), frame, **wanted)
+            held_out = samples_of(table.split("val"), frame, chosen, train.seed)
     print(_summary(table, frame, samples, held_out))
     if known is None:
         # Only now is it known that these settings can be trained at all.
@@ -141,9 +137,7 @@ def _trainer(config: RunConfig, out: Path) -> Any:
         ) from error
 
 
-def _run(
-    trainer: Any, net: Any, config: RunConfig, samples: PairDataset, held_out: PairDataset | None, out: Path
-) -> None:
+def _run(trainer: Any, net: Any, config: RunConfig, samples: Samples, held_out: Samples | None, out: Path) -> None:
     from whence.train.training import Stretches, Training
 
     train = config.train
@@ -190,8 +184,12 @@ def _counts(table: PairsTable) -> str:
     return ", ".join(f"{count} {split or 'of no split'}" for split, count in counts.items())
 
 
-def _summary(table: PairsTable, frame: Frame, samples: PairDataset, held_out: PairDataset | None) -> str:
+def _summary(table: PairsTable, frame: Frame, samples: Samples, held_out: Samples | None) -> str:
     shape, spacing = "x".join(map(str, frame.shape)), "x".join(f"{s:g}" for s in frame.spacing)
-    slices = f"; {len(samples)} {frame.plane} slices to train on" if len(samples) != len(table.split("train")) else ""
+    slices = ""
+    if isinstance(samples, UnpairedDataset):
+        slices = f"; {len(samples.sources)} sources and {len(samples.targets)} targets to train on, no pairs"
+    elif len(samples) != len(table.split("train")):
+        slices = f"; {len(samples)} {frame.plane} slices to train on"
     validation = "" if held_out is not None else "; no row of split val, so that nothing is held out while training"
     return f"{_counts(table)}{slices}; images of {shape} voxels of {spacing} mm{validation}"

@@ -48,7 +48,8 @@ def predict(
     if target is not None:
         raise InputError(f"{image} is a table, which names its targets itself; expected no --target")
     table = read_pairs(image, columns=("source",))
-    rows = table.split(split) if split else table
+    # Who is of the target's domain needs no translation into it.
+    rows = (table.split(split) if split else table).domain("source")
     folders = []
     with progress_bar() as bar:
         task = bar.add_task("predicting", total=len(rows), note="")

@@ -48,6 +48,7 @@ class CycleGAN(Method):
     name: ClassVar[str] = "cyclegan"
     config_class: ClassVar[type] = CycleGANConfig
     optional: ClassVar[tuple[str, ...]] = ()
+    unpaired: ClassVar[bool] = True
     # Prediction and source are of two modalities.
     recovered_by: ClassVar[str] = "mind"
     multiple = 4

@@ -63,6 +63,7 @@ class RegGAN(Method):
     name: ClassVar[str] = "reggan"
     config_class: ClassVar[type] = RegGANConfig
     optional: ClassVar[tuple[str, ...]] = ()
+    unpaired: ClassVar[bool] = True
     inputs: ClassVar[tuple[str, ...]] = ("source", "target")
 
     def __init__(self, config: RegGANConfig, dims: int, source_channels: int, target_channels: int) -> None:

@@ -1,0 +1,71 @@
+"""What a method is trained on: the rows of a table that suit it, as pairs or as images of two domains."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from whence.data import PairDataset, read_pairs, survey
+from whence.data.dataset import Progress, read_image
+from whence.data.frame import Frame
+from whence.data.pairs import PairsTable
+from whence.data.unpaired import UnpairedDataset
+from whence.errors import InputError
+from whence.models import Method
+from whence.train.settings import TrainConfig
+
+Samples = PairDataset | UnpairedDataset
+
+
+def training_table(path: str | Path, method: type[Method]) -> PairsTable:
+    """The rows of a table that a method can learn from.
+
+    Of images of two domains (a column ``domain``) an ``unpaired`` method takes all, any other the pairs among them:
+    rows of the source's domain that name what it needs. Raises InputError where nothing is left to train on.
+    """
+    if "domain" not in _header(path):
+        return read_pairs(path, method.columns)
+    table = read_pairs(path, columns=("source",))
+    if _unpaired(table, method):
+        return table
+    pairs = table.domain("source").complete(method.columns)
+    if not any(row.split == "train" for row in pairs):
+        raise InputError(
+            f"{method.name} learns from rows with {' and '.join(method.columns)}; {path} holds images of two domains, "
+            "and no row to train on names them all"
+        )
+    return pairs
+
+
+def frame_of(rows: PairsTable, train: TrainConfig) -> Frame:
+    """The frame of what is trained on, as the options have it."""
+    frame = survey(rows.domain("source"), train.dims, train.plane, train.size, train.spacing, train.rescale)
+    targets = rows.domain("target").rows
+    if not targets:
+        return frame
+    return replace(frame, target_channels=read_image(targets[0].path("source")).tensor.shape[1])
+
+
+def samples_of(
+    rows: PairsTable, frame: Frame, method: type[Method], seed: int = 0, progress: Progress | None = None
+) -> Samples:
+    """The samples of a split: pairs, or sources joined with targets of other people."""
+    if not _unpaired(rows, method):
+        return PairDataset(rows, frame, progress=progress, columns=method.columns, optional=method.optional)
+    own = replace(frame, source_channels=frame.target_channels)
+    sources = PairDataset(rows.domain("source"), frame, progress=progress, columns=("source",), optional=())
+    targets = PairDataset(rows.domain("target"), own, progress=progress, columns=("source",), optional=())
+    return UnpairedDataset(sources, targets, seed)
+
+
+def _unpaired(table: PairsTable, method: type[Method]) -> bool:
+    """Whether a method is to learn from images that are no pairs: it can, and both domains are there."""
+    return method.unpaired and bool(table.domain("target").rows)
+
+
+def _header(path: str | Path) -> list[str]:
+    try:
+        with Path(path).open(encoding="utf-8", errors="replace") as file:
+            return [name.strip() for name in file.readline().split(",")]
+    except OSError:
+        return []
