@@ -16,6 +16,7 @@ from whence.io import read
 from whence.space import Grid, Volume
 
 Progress = Callable[[int, int], None]
+Derive = Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]
 
 
 def survey(
@@ -84,7 +85,8 @@ class PairDataset(Dataset):
 
     ``columns`` are those every sample holds, ``optional`` those it holds where every row has them.
     A 2D frame on volumes makes a sample of every slice that shows enough foreground in all its images.
-    ``foreground`` is the least share of voxels above background a slice must have.
+    ``foreground`` is the least share of voxels above background a slice must have. ``derive`` makes further tensors
+    of a sample's images, each with a batch axis of 1, which are kept with it.
     """
 
     def __init__(
@@ -95,6 +97,7 @@ class PairDataset(Dataset):
         progress: Progress | None = None,
         columns: Sequence[str] = ("source", "target"),
         optional: Sequence[str] = ("registered",),
+        derive: Derive | None = None,
     ) -> None:
         self.frame = frame
         self.columns = [*columns, *(column for column in optional if table.has(column))]
@@ -102,7 +105,7 @@ class PairDataset(Dataset):
         self.ids: list[str] = []
         for number, row in enumerate(table, start=1):
             for sample in self._row(row, foreground):
-                self.samples.append(sample)
+                self.samples.append(sample if derive is None else sample | _derived(sample, derive))
                 self.ids.append(row.id)
             if progress is not None:
                 progress(number, len(table))
@@ -138,6 +141,11 @@ class PairDataset(Dataset):
         if self.frame.across(lattice.dims) is None:
             return samples
         return [s for s in samples if all(float((image > -0.8).float().mean()) >= foreground for image in s.values())]
+
+
+def _derived(sample: dict[str, torch.Tensor], derive: Derive) -> dict[str, torch.Tensor]:
+    found = derive({name: image[None].float() for name, image in sample.items()})
+    return {name: value[0].half() for name, value in found.items()}
 
 
 def read_image(path: str | Path) -> Volume:

@@ -14,6 +14,7 @@ from whence.models.method import Method, Prediction
 
 METHODS = {
     "imse": "whence.models.imse:IMSE",
+    "plasticine": "whence.models.plasticine:Plasticine",
     "regnet": "whence.models.regnet:RegNet",
     "cyclegan": "whence.models.baselines.cyclegan:CycleGAN",
     "reggan": "whence.models.baselines.reggan:RegGAN",

@@ -54,6 +54,13 @@ class Method(nn.Module):
     def bind(self, load: Callable[[str], Any]) -> None:
         """Prepare for training what other runs contribute; ``load`` gives the Predictor of a run folder."""
 
+    def derive(self, sample: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Further tensors (1, K, *spatial) of a sample's images (1, C, *spatial), made once and kept for training.
+
+        Named ``<image>_<what>``, with values that stay true when the images are flipped along their first axis.
+        """
+        return {}
+
     def optimizers(self) -> list[torch.optim.Optimizer]:
         """Fresh optimisers, in the order in which ``training_step`` gets them."""
         raise NotImplementedError

@@ -22,7 +22,7 @@ from whence.models import find_method
 from whence.train.callbacks import Watch, progress_bar
 from whence.train.checkpoints import LAST, WholeCheckpoints, has_checkpoint, latest_checkpoint
 from whence.train.run import RunConfig, check_folder, differences, load, model_path, save_model, write_config
-from whence.train.samples import Samples, frame_of, samples_of, training_table
+from whence.train.samples import Samples, frame_of, held_out_of, samples_of, training_table
 from whence.train.settings import TrainConfig
 
 LARGEST_LATTICE = 2**30
@@ -81,10 +81,8 @@ def fit(method: str, data: str | Path, out: str | Path, model: Any = None, train
         def progress(done: int, total: int) -> None:
             bar.update(task, completed=done, total=total)
 
-        samples = samples_of(training_rows, frame, chosen, train.seed, progress)
-        held_out = None
-        if any(row.split == "val" for row in table):
-            held_out = samples_of(table.split("val"), frame, chosen, train.seed)
+        samples = samples_of(training_rows, frame, net, train.seed, progress)
+        held_out = held_out_of(table, frame, net, train.seed)
     print(_summary(table, frame, samples, held_out))
     if known is None:
         # Only now is it known that these settings can be trained at all.
@@ -191,5 +189,7 @@ def _summary(table: PairsTable, frame: Frame, samples: Samples, held_out: Sample
         slices = f"; {len(samples.sources)} sources and {len(samples.targets)} targets to train on, no pairs"
     elif len(samples) != len(table.split("train")):
         slices = f"; {len(samples)} {frame.plane} slices to train on"
-    validation = "" if held_out is not None else "; no row of split val, so that nothing is held out while training"
+    validation = (
+        "" if held_out is not None else "; no rows of split val to look at, so that nothing is held out while training"
+    )
     return f"{_counts(table)}{slices}; images of {shape} voxels of {spacing} mm{validation}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from whence.data import PairDataset, read_pairs, survey
 from whence.data.dataset import Progress, read_image
@@ -47,18 +48,33 @@ def frame_of(rows: PairsTable, train: TrainConfig) -> Frame:
 
 
 def samples_of(
-    rows: PairsTable, frame: Frame, method: type[Method], seed: int = 0, progress: Progress | None = None
+    rows: PairsTable,
+    frame: Frame,
+    method: type[Method] | Method,
+    seed: int = 0,
+    progress: Progress | None = None,
 ) -> Samples:
-    """The samples of a split: pairs, or sources joined with targets of other people."""
+    """The samples of a split: pairs, or sources joined with targets of other people; with what a method derives."""
+    common: dict[str, Any] = {"progress": progress, "derive": method.derive if isinstance(method, Method) else None}
     if not _unpaired(rows, method):
-        return PairDataset(rows, frame, progress=progress, columns=method.columns, optional=method.optional)
+        return PairDataset(rows, frame, columns=method.columns, optional=method.optional, **common)
     own = replace(frame, source_channels=frame.target_channels)
-    sources = PairDataset(rows.domain("source"), frame, progress=progress, columns=("source",), optional=())
-    targets = PairDataset(rows.domain("target"), own, progress=progress, columns=("source",), optional=())
+    sources = PairDataset(rows.domain("source"), frame, columns=("source",), optional=(), **common)
+    targets = PairDataset(rows.domain("target"), own, columns=("source",), optional=(), **common)
     return UnpairedDataset(sources, targets, seed)
 
 
-def _unpaired(table: PairsTable, method: type[Method]) -> bool:
+def held_out_of(table: PairsTable, frame: Frame, method: Method, seed: int = 0) -> Samples | None:
+    """The samples of split ``val``; None without one, and where an unpaired method finds one domain of two there."""
+    if not any(row.split == "val" for row in table):
+        return None
+    rows = table.split("val")
+    if _unpaired(table, method) and not (rows.domain("source").rows and rows.domain("target").rows):
+        return None
+    return samples_of(rows, frame, method, seed)
+
+
+def _unpaired(table: PairsTable, method: type[Method] | Method) -> bool:
     """Whether a method is to learn from images that are no pairs: it can, and both domains are there."""
     return method.unpaired and bool(table.domain("target").rows)
 

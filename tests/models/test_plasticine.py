@@ -1,0 +1,165 @@
+"""Plasticine: structure maps, a step, what it learns on one image, seeded samples whose fields are diffeomorphisms."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from whence import kernels
+from whence.cli import main
+from whence.data.frame import Frame
+from whence.data.phantom import write_phantom
+from whence.errors import InputError
+from whence.models.diffusion import clean, scheduler, wanted
+from whence.models.plasticine import Plasticine, PlasticineConfig
+from whence.models.predictor import Predictor
+from whence.models.remap import shuffle_remap
+from whence.models.structure import STRUCTURES, edges
+from whence.space import Grid, Volume
+from whence.trace import Trace
+from whence.train.options import read_recipe
+
+pytest.importorskip("diffusers")
+SMALL = {"features": (8, 16), "spatial_features": (8, 16), "blocks": 1, "attention": 1, "solver_steps": 3}
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def regions(count, shape, seed=0, width=3.0):
+    """Images of a few flat regions with soft borders."""
+    noise = kernels.gaussian(torch.randn((count, 1, *shape), generator=generator(seed)), width)
+    noise = noise / noise.std()
+    levels = torch.tensor([-0.9, -0.2, 0.3, 0.9])
+    return kernels.gaussian(levels[torch.bucketize(noise, torch.tensor([-0.8, 0.0, 0.8]))], 0.7)
+
+
+def batch_of(net, shape, seed=0):
+    images = {"source": regions(2, shape, seed), "target": regions(2, shape, seed + 1)}
+    return images | net.derive(images)
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+@pytest.mark.parametrize("shape", [(32, 40), (16, 16, 12)])
+def test_a_structure_map_is_blind_to_contrast_and_turns_with_the_image(name, shape):
+    function, channels = STRUCTURES[name]
+    image = regions(2, shape)
+    found = function(image)
+    assert found.shape == (2, channels, *shape)
+    assert 0 <= float(found.min()) <= float(found.max()) <= 1
+    assert torch.allclose(function(-image), found, atol=1e-4)
+    assert torch.allclose(function(0.5 * image + 0.2), found, atol=2e-2)
+    assert torch.allclose(function(image.flip(2)), found.flip(2), atol=1e-4)
+    # Of two images the one of the same anatomy is nearer, whatever its intensities are mapped to.
+    other = function(shuffle_remap(image, generator(1), (2, 5)))
+    elsewhere = function(regions(2, shape, 9))
+    assert float((other - found).abs().mean()) < float((elsewhere - found).abs().mean())
+
+
+def test_edges_by_hand():
+    image = -torch.ones(1, 1, 16, 32)
+    image[..., 16:] = 1
+    found = edges(image, (1.0,))
+    assert found[0, 0, 8].argmax() in (15, 16)
+    assert float(found[0, 0, 8, :8].max()) < 1e-3
+    assert torch.allclose(found, edges(0.2 * image, (1.0,)), atol=1e-3)
+
+
+@pytest.mark.parametrize("answer", ["epsilon", "v_prediction"])
+def test_the_schedule_gives_back_what_it_took(answer):
+    noise_of = scheduler("ddim", 1000, "squaredcos_cap_v2", answer)
+    image, noise = torch.rand(4, 1, 8, 8) * 2 - 1, torch.randn(4, 1, 8, 8)
+    step = torch.tensor([0, 100, 500, 900])
+    noisy = noise_of.add_noise(image, noise, step)
+    assert torch.allclose(clean(noise_of, noisy, wanted(noise_of, image, noise, step), step), image, atol=1e-3)
+    with pytest.raises(ValueError, match="unknown solver"):
+        PlasticineConfig(solver="euler")
+
+
+def test_without_diffusers_the_install_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    with pytest.raises(InputError, match=r"pip install 'whence\[diffusion\]'"):
+        scheduler("ddim", 1000)
+
+
+@pytest.mark.parametrize("shape", [(16, 24), (8, 8, 12)])
+@pytest.mark.parametrize("sources", ["own", "given"])
+def test_a_step_trains_both_parts_end_to_end(shape, sources):
+    torch.manual_seed(0)
+    net = Plasticine(PlasticineConfig(**SMALL, sources=sources), len(shape), 1, 1)
+    optimizers = net.optimizers()
+    for step in range(2):
+        report = net.training_step(
+            batch_of(net, shape), optimizers, lambda loss: loss.backward(), generator(step), step
+        )
+    assert all(bool(torch.isfinite(value)) for value in report.values())
+    assert ("place" in report) == (sources == "own")
+    # The noise term alone reaches the spatial module, through the structure it carries.
+    net.zero_grad()
+    terms = net._terms(batch_of(net, shape), generator(5))
+    terms["noise"].backward()
+    assert float(net.head.conv.weight.grad.abs().max()) > 0
+    assert net.validation_step(batch_of(net, shape), generator())
+
+
+@pytest.mark.parametrize("solver", ["ddim", "dpm"])
+def test_samples_are_seeded_and_their_fields_invertible(solver):
+    torch.manual_seed(0)
+    net = Plasticine(PlasticineConfig(**SMALL, solver=solver), 2, 1, 1)
+    with torch.no_grad():
+        net.head.conv.weight.normal_(std=0.05)
+    image = Volume(regions(1, (16, 24)), Grid.regular((16, 24)))
+    predictor = Predictor(net.eval(), Frame(2, (1.0, 1.0), (16, 24)))
+    first, again, other = (predictor.predict(image, generator(seed)) for seed in (0, 0, 1))
+    assert torch.equal(first.image.tensor, again.image.tensor)
+    assert torch.equal(first.displacement.tensor, again.displacement.tensor)
+    assert not torch.equal(first.image.tensor, other.image.tensor)
+    assert float(kernels.jacobian_determinant(first.displacement.tensor).min()) > 0
+    points = image.grid.to_world(np.array([[6.0, 9.0], [10.0, 14.0]]))
+    assert np.abs(first.whither(first.whence(points)) - points).max() < 1e-3
+    assert isinstance(first, Trace)
+
+
+def test_the_spatial_module_learns_where_a_structure_comes_from():
+    """One pair: its field comes to carry the source's structure onto the target's, at every level of noise."""
+    torch.manual_seed(0)
+    config = PlasticineConfig(**SMALL, sources="given", learning_rate=3e-3, smoothness=0.01, agreement=10.0)
+    net = Plasticine(config, 2, 1, 1)
+    source = regions(1, (32, 32), 3)
+    bend = kernels.gaussian(torch.randn((1, 2, 32, 32), generator=generator(2)), 6.0)
+    truth = kernels.exp(3 * bend / bend.abs().max())
+    images = {"source": source.expand(4, 1, 32, 32), "target": kernels.warp(source, truth).expand(4, 1, 32, 32)}
+    batch = images | net.derive(images)
+    optimizers = net.optimizers()
+    reports = [
+        net.training_step(batch, optimizers, lambda loss: loss.backward(), generator(step), step) for step in range(80)
+    ]
+    assert float(reports[-1]["agreement"]) < 0.6 * float(reports[0]["agreement"])
+    velocity = net.velocity(batch["source_structure"], images["target"], torch.zeros(4, dtype=torch.long)).detach()
+    left = (kernels.exp(velocity) - truth).square().sum(dim=1).sqrt().mean()
+    assert float(left) < 0.7 * float(truth.square().sum(dim=1).sqrt().mean())
+
+
+def test_the_commands(tmp_path, capsys):
+    table = write_phantom("domains", 16, 32, tmp_path / "data", anatomy="heart")
+    options = {"steps": 2, "batch_size": 2, "threads": 1, "accelerator": "cpu", "solver_steps": 2, "blocks": 1}
+    options |= {"features": "[8,16]", "spatial_features": "[8,16]", "attention": 1}
+    given = [f"--{name}={value}" for name, value in options.items()]
+    run = tmp_path / "run"
+    assert main(["fit", "plasticine", "--data", str(table), "--out", str(run), *given]) == 0
+    assert main(["evaluate", str(run), "--data", str(table), "--out", str(tmp_path / "results")]) == 0
+    assert main(["report", str(tmp_path / "results")]) == 0
+    assert main(["predict", str(run), str(table), "--split", "test", "--out", str(tmp_path / "traces")]) == 0
+    assert (tmp_path / "traces" / "case0014" / "displacement.nii.gz").is_file()
+
+
+def test_the_published_size_builds_and_steps():
+    model, train = read_recipe("plasticine-paper", Plasticine)
+    assert train.size == (256, 256)
+    torch.manual_seed(0)
+    net = Plasticine(model, 2, 1, 1)
+    images = {"source": regions(1, (256, 256), 0, 8.0), "target": regions(1, (256, 256), 1, 8.0)}
+    report = net.training_step(images | net.derive(images), net.optimizers(), lambda loss: loss.backward(), generator())
+    assert bool(torch.isfinite(report["loss"]))
