@@ -38,6 +38,7 @@ TOOLS = (
 )
 # Ten minutes and more a pair: it is left out of the scans of one person, which no mean is taken over.
 SLOW = "antsRegistrationSyN[s]"
+MARKERS = "oDs^vP"
 # What is averaged over the pairs, with how many digits.
 MEASURES = {
     "region Dice": 3, "tissue Dice": 3, "folded [%]": 4, "inverse [mm]": 3, "whither [mm]": 5, "seconds": 1,
@@ -133,7 +134,7 @@ def _of_two_people(frame: Any) -> Any:
 
 
 def draw(frame: Any, out: Path) -> None:
-    """Dice against seconds, a mean over the pairs of two people for each tool."""
+    """Dice against seconds, each tool's pairs of two people and, larger, their mean."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -142,16 +143,19 @@ def draw(frame: Any, out: Path) -> None:
     frame = _of_two_people(frame)
     if frame.empty:
         return
-    figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.6), sharex=True)
+    figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.9), sharex=True)
     for axis, name in zip(axes, ("region Dice", "tissue Dice"), strict=True):
-        for tool, part in frame.groupby("tool", sort=False):
-            ours = tool.startswith("whence")
-            x, y = part["seconds"].astype(float).mean(), part[name].astype(float).mean()
-            axis.scatter([x], [y], s=50, marker="o" if ours else "s", color="C0" if ours else "0.45")
-            axis.annotate(tool, (x, y), textcoords="offset points", xytext=(5, 4), fontsize=7)
+        for number, (tool, part) in enumerate(frame.groupby("tool", sort=False)):
+            colour = f"C{number}" if tool.startswith("whence") else f"{0.15 + 0.12 * number:.2f}"
+            x, y = (part[column].astype(float) for column in ("seconds", name))
+            axis.scatter(x, y, s=9, marker=MARKERS[number % len(MARKERS)], color=colour, alpha=0.5)
+            axis.scatter([x.mean()], [y.mean()], s=70, marker=MARKERS[number % len(MARKERS)], color=colour, label=tool)
         axis.set(xscale="log", xlabel="seconds", ylabel=name)
-        axis.margins(x=0.25, y=0.15)
-    figure.tight_layout()
+        axis.margins(x=0.15, y=0.12)
+        axis.grid(alpha=0.25)
+    handles, names = axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="lower center", ncols=3, fontsize=8, frameon=False)
+    figure.tight_layout(rect=(0, 0.14, 1, 1))
     with replacing(out / "registration.png") as temporary:
         figure.savefig(temporary, dpi=120, format="png")
     pyplot.close(figure)
