@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import nn
@@ -225,8 +225,8 @@ class Plasticine(Method):
         if self.config.remapped == 0:
             return plain, back
         other = self.structure(kernels.warp(shuffle_remap(target, generator, (2, 8)), away))
-        turn = torch.rand((count := len(target), *[1] * (target.ndim - 1)), generator=generator).to(target)
-        return torch.where(turn[:count] < self.config.remapped, other, plain), back
+        turn = torch.rand((len(target), *[1] * (target.ndim - 1)), generator=generator).to(target)
+        return torch.where(turn < self.config.remapped, other, plain), back
 
     def _motion(self, count: int, shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
         """Random velocities (count, D, *shape) in voxels, on the CPU."""
@@ -236,10 +236,5 @@ class Plasticine(Method):
 
     def _total(self, terms: dict[str, torch.Tensor]) -> torch.Tensor:
         c = self.config
-        weights: dict[str, Any] = {
-            "noise": 1.0,
-            "agreement": c.agreement,
-            "smooth": c.smoothness,
-            "place": c.place,
-        }
+        weights = {"noise": 1.0, "agreement": c.agreement, "smooth": c.smoothness, "place": c.place}
         return torch.stack([weights[name] * term for name, term in terms.items()]).sum()
