@@ -34,8 +34,9 @@ def folder(tmp_path_factory):
         io.write(head(grid, 1.0), place / "study1_FLAIR.nii.gz")
         for name, level in (("T1W", -1.0), ("T2W", 0.5)):
             # Its own space: shifted, so that a point of FLAIR lies at another one there.
-            own = Grid(grid.shape, shift @ grid.affine)
-            io.write(Volume(head(grid, level).tensor, own), place / f"study1_{name}.nii.gz")
+            start = 8 if (patient, name) == ("patient02", "T1W") else 0
+            own = Grid(grid.shape, shift @ grid.affine).cropped((0, 0, start), (48, 56, 24 - start))
+            io.write(Volume(head(grid, level).tensor[..., start:].contiguous(), own), place / f"study1_{name}.nii.gz")
             io.write_affine(shift, place / f"study1_{name}_intrastudy_to_FLAIR.txt")
     (home / "patient01" / "study2_FLAIR.nii.gz").write_bytes(b"")
     (home / "notes").mkdir()
@@ -54,6 +55,10 @@ def test_slices_are_aligned_and_moved_by_what_is_known(folder, tmp_path):
         kept.get((patient, number + 1), split) != split and "train" in (split, kept.get((patient, number + 1)))
         for (patient, number), split in kept.items()
     )
+    lowest = [min(number for patient, number in kept if patient == name) for name in ("patient01", "patient02")]
+    # Below, the second patient's T1 shows nothing.
+    assert lowest[0] < 8
+    assert lowest[1] in (8, 9)
     middle = [row for row in table if row.conditions["slice"] == 12]
     assert len(middle) == 4
     for row in middle:

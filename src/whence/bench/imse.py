@@ -109,7 +109,7 @@ def notes(quick: bool) -> str:
         "evaluators are trained on T1 alone and are those of `imse-cpu`: a U-Net that is shown the conditional mean "
         "(ours), not the published network. By optimisation: each pair by itself, from no displacement, by the "
         "`accurate` preset as it is. Real: slices of one person at two dates (`whence pairs open-ms`), slabs of the "
-        "head held out, moved by known fields of the same protocol; all train on the 50 slices left. "
+        "head held out, moved by known fields of the same protocol; all train on the 48 slices left. "
         "Published: other data, so that the order and not the height can be compared."
     )
 

@@ -103,8 +103,7 @@ def _study(folder: Path, study: str, out: Path) -> list[int]:
         return list(load_json(done)["slices"])
     images = _aligned(folder, study)
     head = _head(body_mask(images["flair"].tensor))
-    shares = head[0, 0].float().mean(dim=(0, 1))
-    kept = [index for index, share in enumerate(shares.tolist()) if share > 0.15]
+    kept = _shown(head, images)
     spacing = images["flair"].grid.spacing[:2]
     out.mkdir(parents=True, exist_ok=True)
     for index in kept:
@@ -144,6 +143,17 @@ def _head(body: torch.Tensor) -> torch.Tensor:
     slices = [ndimage.binary_closing(part, iterations=4) for part in body[0, 0].movedim(-1, 0).numpy()]
     whole = np.stack([ndimage.binary_fill_holes(part) for part in slices], axis=-1)
     return torch.from_numpy(whole.astype(np.uint8))[None, None]
+
+
+def _shown(head: torch.Tensor, images: dict[str, Volume]) -> list[int]:
+    """Slices with enough of a head that every modality reaches: a scan may end below another's."""
+    kept = []
+    for index in range(head.shape[-1]):
+        inside = head[0, 0, ..., index] > 0
+        if inside.float().mean() > 0.15:
+            reached = [float((image.tensor[0, 0, ..., index][inside] != 0).float().mean()) for image in images.values()]
+            kept += [index] if min(reached) > 0.9 else []
+    return kept
 
 
 def _slice(tensor: torch.Tensor, index: int, spacing: np.ndarray) -> Volume:
