@@ -151,12 +151,13 @@ def _predict(given: list[str]) -> None:
     parser.add_argument("--out", type=Path, required=True, help="trace folder, or the folder of several")
     parser.add_argument("--split", type=str, default=None, help="rows of a table to predict; all if not given")
     parser.add_argument("--seed", type=int, default=0, help="of methods that sample")
+    parser.add_argument("--samples", type=int, default=1, help="draws of a method that samples: mean and deviations")
     parser.add_argument("--device", type=str, default="cpu", help="cpu, cuda, mps")
     parser.add_argument("--target", type=Path, default=None, help="second image of a method that compares two")
     parser.add_argument("--evaluator", type=Path, default=None, help="run that judges novelty by its spatial error")
     options = parser.parse_args(given)
     chosen = (options.split, options.seed, options.device, options.target, options.evaluator)
-    for folder in predict(options.run, options.image, options.out, *chosen):
+    for folder in predict(options.run, options.image, options.out, *chosen, options.samples):
         print(folder)
 
 

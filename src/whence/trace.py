@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -132,10 +133,14 @@ class Trace:
             write_displacement(self.inverse, stage / "inverse.nii.gz")
             if self.labels is not None:
                 write_labels(self.labels, stage / "labels.nii.gz")
-            images, tables = {}, {}
+            images: dict[str, str] = {}
+            tables: dict[str, Any] = {}
             for name, extra in self.extras.items():
                 if isinstance(extra, Volume):
-                    images[name] = f"extra_{name}.nii.gz"
+                    # Names for people hold spaces and brackets; names of files had better not.
+                    plain = re.sub(r"\W+", "_", name).strip("_")
+                    taken = f"extra_{plain}.nii.gz" in images.values()
+                    images[name] = f"extra_{plain}{f'_{len(images)}' if taken else ''}.nii.gz"
                     write(extra, stage / images[name])
                 else:
                     tables[name] = extra

@@ -87,7 +87,8 @@ def _remove_others(folder: Path, kept: Collection[str]) -> None:
 
 def row_generator(seed: int, name: str) -> torch.Generator:
     """Generator of what a method draws for one image, the same whatever other images are predicted with it."""
-    return torch.Generator().manual_seed((seed << 32) + zlib.crc32(name.encode()))
+    # The generator heeds 32 bits of its seed and no more.
+    return torch.Generator().manual_seed(zlib.crc32(f"{seed} {name}".encode()))
 
 
 def predict_row(predictor: Predictor, row: Pair, table: PairsTable, seed: int = 0) -> Trace:

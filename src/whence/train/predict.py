@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from whence.data.dataset import read_image
 from whence.data.pairs import read_pairs
 from whence.errors import InputError
+from whence.models.draws import joined
 from whence.models.evaluator import with_novelty
 from whence.models.predictor import Predictor
 from whence.trace import Trace
@@ -25,25 +28,38 @@ def predict(
     device: str = "cpu",
     target: str | Path | None = None,
     evaluator: str | Path | None = None,
+    samples: int = 1,
 ) -> list[Path]:
     """Predict one image (or DICOM folder) into ``out``, or every row of a .csv table into ``out/<id>``.
 
     Rows of a table that name a target get it saved beside the prediction. Methods that sample
     draw from ``seed``. ``target`` is the second image of a method that compares two; a table names its
     own. Novelty is judged by the ``evaluator``, a run that estimates spatial error, where one is named.
-    Returns the trace folders.
+    With more ``samples`` than one a method that draws is asked as often, with the seeds from ``seed`` on; the trace is
+    the first answer's and carries the mean and the deviations of all. Returns the trace folders.
     """
     image, out = Path(image), Path(out)
     check_folder(out)
     predictor = load(run, device)
     judge = None if evaluator is None else load(evaluator, device)
+    if samples < 1 or (samples > 1 and not predictor.method.draws):
+        method = predictor.method.name
+        wanted = "1 sample or more" if predictor.method.draws else f"1 sample of {method}, which has one answer"
+        raise InputError(f"expected {wanted}; got {samples}")
     if image.suffix != ".csv":
         name = image.name.split(".")[0]
         source = read_image(image)
         if predictor.frame.dims < source.dims:
             print(f"{image} is a volume and the model one of slices: each {predictor.frame.plane} slice by itself")
         second = None if target is None else read_image(target)
-        trace = predictor.predict(source, row_generator(seed, name), target=second, name=str(image), id=name)
+        common: dict[str, Any] = {"target": second, "name": str(image), "id": name}
+        with progress_bar() as bar:
+            task = bar.add_task("predicting", total=samples, note="")
+            trace = _drawn(
+                lambda n: predictor.predict(source, row_generator(n, name), **common),
+                range(seed, seed + samples),
+                lambda: bar.advance(task),
+            )
         return [_judged(trace, judge).save(out)]
     if target is not None:
         raise InputError(f"{image} is a table, which names its targets itself; expected no --target")
@@ -52,14 +68,27 @@ def predict(
     rows = (table.split(split) if split else table).domain("source")
     folders = []
     with progress_bar() as bar:
-        task = bar.add_task("predicting", total=len(rows), note="")
+        task = bar.add_task("predicting", total=len(rows) * samples, note="")
         for row in rows:
-            trace = _judged(predict_row(predictor, row, rows, seed), judge)
+            trace = _drawn(
+                lambda n, row=row: predict_row(predictor, row, rows, n),  # type: ignore[misc]
+                range(seed, seed + samples),
+                lambda: bar.advance(task),
+            )
+            trace = _judged(trace, judge)
             if "target" in row.files:
                 trace = beside_truth(trace, Truth.of(row, trace.image), row)
             folders.append(trace.save(out / row.id))
-            bar.advance(task)
     return folders
+
+
+def _drawn(ask: Callable[[int], Trace], seeds: range, done: Callable[[], None]) -> Trace:
+    """What a method answers to one seed, or the answers to several, joined."""
+    traces = []
+    for seed in seeds:
+        traces.append(ask(seed))
+        done()
+    return traces[0] if len(traces) == 1 else joined(traces)
 
 
 def _judged(trace: Trace, judge: Predictor | None) -> Trace:

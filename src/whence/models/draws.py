@@ -1,0 +1,37 @@
+"""Several draws of a method that samples: where they differ in appearance, and where in place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import torch
+
+from whence.field import Displacement
+from whence.space import Volume
+from whence.trace import Trace
+
+
+def joined(draws: Iterable[Trace]) -> Trace:
+    """The first draw, with what all of them say as its extras.
+
+    ``mean of n draws`` and ``deviation of the image``: of the intensities, on the source's scale; ``deviation of the
+    place [mm]``: root mean square distance of the source points that the draws name from their mean. Deviations are
+    over n - 1. A mean of fields need be no diffeomorphism, so that the trace itself is a draw's. Raises ValueError for
+    fewer than two draws.
+    """
+    draws = list(draws)
+    if len(draws) < 2:
+        raise ValueError(f"expected two draws or more; got {len(draws)}")
+    first = draws[0]
+    images = torch.stack([draw.image.tensor for draw in draws])
+    fields = torch.stack([draw.displacement.tensor for draw in draws])
+    grid, mean = first.displacement.grid, fields.mean(dim=0)
+    apart = torch.stack([Displacement(field - mean, grid).magnitude() for field in fields])
+    place = (apart.square().sum(dim=0) / (len(draws) - 1)).sqrt()
+    found: dict[str, Volume] = {
+        f"mean of {len(draws)} draws": first.image.with_tensor(images.mean(dim=0)),
+        "deviation of the image": first.image.with_tensor(images.std(dim=0)),
+        "deviation of the place [mm]": first.image.with_tensor(place),
+    }
+    return replace(first, extras={**first.extras, **found}, info={**first.info, "draws": len(draws)})
