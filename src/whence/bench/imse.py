@@ -150,7 +150,8 @@ def measure(row: Row, data: Path, work: Path) -> dict[str, Any]:
     train = {key: settings[key] for key in ("steps",) if key in settings}
     if "real" in settings:
         where, name = data / settings["real"], settings["target"]
-        table = t1 = _real_table(where, settings["target"])
+        # The evaluators look at the sources alone, which are the same in both tables.
+        table, t1 = (_real_table(where, target) for target in (settings["target"], "t2"))
         train |= {"size": "[96, 96]", "rescale": True}
     else:
         where, name = data / f"{settings['cases']}_{settings['size']}", f"{settings['source']}_{settings['target']}"
