@@ -19,6 +19,7 @@ TABLES = {
     "imse": "whence.bench.imse",
     "tracetrans": "whence.bench.tracetrans",
     "registration": "whence.bench.registration",
+    "plasticine": "whence.bench.plasticine",
 }
 
 

@@ -4,31 +4,33 @@ Paper: Plasticine: A Traceable Diffusion Model for Medical Image Translation (su
 intensity translation and spatial transformation inside one denoising diffusion model, precomputed structure maps, a
 diffeomorphic, topology-preserving correspondence. The equations are ours.
 
-    z_t   = sqrt(a_t) y + sqrt(1 - a_t) e                          a target y under the noise of step t
-    phi_t = exp(T(S, z_t, t))                                      where the target's points come from in the source
-    L     = |D(z_t, S o phi_t, t) - e|^2  + w_p |phi_t - phi|_1    phi: the true map, where it is known
-            + w_s |S o phi_t - S(y)|_1  + w_r |grad v_t|^2
+    z_t   = sqrt(a_t) y + sqrt(1 - a_t) e                   a target y under the noise of step t
+    v_t   = T(S, z_t, S(z_t), a_t),  phi_t = exp(v_t)       where the target's points come from in the source
+    L     = |D(z_t, S o psi, t) - e|^2                      noise: psi is phi or phi_t, by turns
+            + w_p |phi_t - phi|_1                           place: phi the true map, or else that of no noise, phi_0
+            + w_s |S o phi_0 - S(y)|_1                      agreement
+            + w_r |grad v_t|^2                              smoothness
 
-S is the structure map of the source. Sampling runs t from noise to image; the last phi is the trace.
+S is the structure map of the source. Sampling runs t from noise to image; the field of the finished image is the trace.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
-from torch import nn
 
 from whence import kernels
-from whence.data.perturbation import Perturbation
+from whence.data.perturbation import Perturbation, after_affine
 from whence.losses import gradient_energy
 from whence.models.diffusion import SOLVERS, scheduler, wanted
 from whence.models.method import Method, Prediction
 from whence.models.remap import shuffle_remap
 from whence.models.structure import STRUCTURES
-from whence.nets import VelocityHead, diffusion_unet
+from whence.nets import DemonsNet, DenoisingUNet
 
 _RANGES = (
     ("noise_steps", 10, 100_000),
@@ -37,9 +39,14 @@ _RANGES = (
     ("place", 0, 1e6),
     ("agreement", 0, 1e6),
     ("smoothness", 0, 1e6),
+    ("given", 0, 1),
+    ("aligned", 0, 1),
     ("remapped", 0, 1),
+    ("disturbed", 0, 2),
     ("blocks", 1, 8),
     ("attention", 0, 8),
+    ("patch", 1, 4),
+    ("passes", 1, 8),
 )
 
 
@@ -50,22 +57,30 @@ class PlasticineConfig:
     Args:
         structure: what stands for the source: edges, mind, or both (edges+mind).
         features: channels of the denoiser, from full resolution down, multiples of 8.
-        spatial_features: channels of the spatial transformation module, as many levels or others.
-        blocks: residual blocks a level.
-        attention: how many of the deepest levels have self-attention.
+        blocks: its residual blocks a level.
+        attention: how many of its deepest levels have self-attention.
+        patch: voxels a side that it sees as channels of one, 1 or 2 or 4: larger is faster.
+        spatial_features: channels of the spatial transformation module, from full resolution down.
+        passes: how often it looks, each time at the structure as it is carried so far.
         noise_steps: steps of the noise schedule.
         noise_schedule: noise schedule of diffusers: squaredcos_cap_v2, linear, scaled_linear.
         answer: what the denoiser answers: epsilon (the noise) or v_prediction.
         solver: ddim, or dpm for DPM-Solver++.
         solver_steps: denoising steps when sampling.
         squarings: steps of scaling and squaring.
-        place: weight of the distance to the true map where it is known.
+        place: weight of the field's distance, in voxels, to the true map, or to the module's own answer for the image
+            without noise where none is known.
         agreement: weight of the carried structure's difference from the target's.
         smoothness: weight of the velocity's gradient energy.
-        sources: whose structure a training sample starts from: that of its own target under a random map (own), which
-            is then known, or that of the row's source (given), for tables of pairs.
-        remapped: share of own sources whose intensities are remapped first, so that structure of other modalities is
-            seen.
+        transformation: whether there is a spatial transformation module; without it the source's structure stays where
+            it is, and the trace is recovered by registration.
+        given: share of training samples that start from the structure of the row's source; the others start from that
+            of their own target under a random map, which is then known. 1 for tables of pairs.
+        aligned: share of samples whose denoiser sees the structure carried by the map that the noise does not hide, so
+            that it learns to draw along what it is given.
+        remapped: share of own targets whose intensities are remapped before their structure is taken, so that
+            structure of other modalities is seen.
+        disturbed: noise added before, at most so much of half the range of intensities.
         rotation: largest rotation of the random maps, degrees.
         translation: their largest shift, in coordinates that run from -1 to 1 over the image.
         scaling: their largest change of scale.
@@ -74,27 +89,32 @@ class PlasticineConfig:
         learning_rate: of Adam.
     """
 
-    structure: Literal["edges", "mind", "edges+mind"] = "edges+mind"
+    structure: Literal["edges", "mind", "edges+mind"] = "edges"
     features: tuple[int, ...] = (64, 128, 256, 256)
-    spatial_features: tuple[int, ...] = (32, 64, 128, 128)
     blocks: int = 2
     attention: int = 2
+    patch: int = 1
+    spatial_features: tuple[int, ...] = (32, 64, 96, 128, 128)
+    passes: int = 3
     noise_steps: int = 1000
     noise_schedule: Literal["squaredcos_cap_v2", "linear", "scaled_linear"] = "squaredcos_cap_v2"
-    answer: Literal["epsilon", "v_prediction"] = "epsilon"
+    answer: Literal["epsilon", "v_prediction"] = "v_prediction"
     solver: Literal["ddim", "dpm"] = "ddim"
     solver_steps: int = 50
     squarings: int = 7
-    place: float = 0.1
-    agreement: float = 1.0
+    place: float = 0.3
+    agreement: float = 3.0
     smoothness: float = 0.1
-    sources: Literal["own", "given"] = "own"
+    transformation: bool = True
+    given: float = 0.0
+    aligned: float = 0.5
     remapped: float = 0.5
+    disturbed: float = 0.3
     rotation: float = 3.0
-    translation: float = 0.05
-    scaling: float = 0.08
+    translation: float = 0.1
+    scaling: float = 0.1
     elastic: float = 120.0
-    coarse: float = 360.0
+    coarse: float = 720.0
     learning_rate: float = 1e-4
 
     def __post_init__(self) -> None:
@@ -124,54 +144,62 @@ class Plasticine(Method):
     config_class: ClassVar[type] = PlasticineConfig
     optional: ClassVar[tuple[str, ...]] = ()
     unpaired: ClassVar[bool] = True
+    draws: ClassVar[bool] = True
+    # Without its spatial transformation module.
+    recovered_by: ClassVar[str] = "mind"
 
     def __init__(self, config: PlasticineConfig, dims: int, source_channels: int, target_channels: int) -> None:
         super().__init__()
         self.config, self.dims, self.channels = config, dims, target_channels
         self.structure, channels = STRUCTURES[config.structure]
-        sizes = (config.blocks, config.attention)
-        inputs = channels + target_channels
-        self.denoiser = diffusion_unet(dims, inputs, target_channels, config.features, *sizes)
-        width = config.spatial_features[0]
-        self.spatial = diffusion_unet(dims, inputs, width, config.spatial_features, *sizes)
-        self.head = VelocityHead(dims, width)
-        # MONAI begins with an answer of zero, from which nothing would reach the module.
-        nn.init.normal_(self.spatial.out[-1].conv.weight, std=0.02)
-        self.multiple = 2 ** (max(len(config.features), len(config.spatial_features)) - 1)
+        sizes = (config.blocks, config.attention, config.patch)
+        self.denoiser = DenoisingUNet(dims, channels + target_channels, target_channels, config.features, *sizes)
+        # Between the structures of the source and of the noisy target, which it sees with its share of signal.
+        context, steps = target_channels + 1, (config.passes, config.squarings)
+        self.spatial = DemonsNet(dims, channels, context, config.spatial_features, *steps)
+        self.multiple = math.lcm(self.denoiser.multiple, self.spatial.multiple)
         self.noise = scheduler("ddim", config.noise_steps, config.noise_schedule, config.answer)
 
     def derive(self, sample: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Structure maps (1, K, *spatial) of a sample's images, computed once and kept with it."""
         return {f"{name}_structure": self.structure(image) for name, image in sample.items()}
 
-    def velocity(self, structure: torch.Tensor, noisy: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
-        """Velocity (B, D, *spatial) in voxels whose exponential says where the target's points come from."""
-        features = self.spatial(torch.cat([structure, noisy], dim=1), step)
-        return self.head(features, noisy.shape[2:])
+    def velocity(self, structure: torch.Tensor, noisy: torch.Tensor, signal: torch.Tensor) -> torch.Tensor:
+        """Velocity (B, D, *spatial) in voxels whose exponential says where the target's points come from.
 
-    def step(
-        self, structure: torch.Tensor, noisy: torch.Tensor, step: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The denoiser's answer, the velocity, and the structure carried by its exponential."""
-        velocity = self.velocity(structure, noisy, step)
-        carried = kernels.warp(structure, kernels.exp(velocity, self.config.squarings))
-        return self.denoiser(torch.cat([carried, noisy], dim=1), step), velocity, carried
+        ``signal`` (B,) is sqrt(a_t), the share of the target in ``noisy``: 1 for an image without noise.
+        """
+        level = signal.to(noisy).reshape(-1, *[1] * (noisy.ndim - 1)).expand(len(noisy), 1, *noisy.shape[2:])
+        return self.spatial(structure, self.structure(noisy), torch.cat([noisy, level], dim=1))
+
+    def denoise(self, carried: torch.Tensor, noisy: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
+        """The denoiser's answer, given the source's structure as it is carried."""
+        return self.denoiser(torch.cat([carried, noisy], dim=1), step)
 
     @torch.no_grad()
     def infer(self, batch: dict[str, torch.Tensor], generator: torch.Generator) -> Prediction:
         c = self.config
         structure = self.structure(batch["source"])
-        shape = (len(structure), self.channels, *structure.shape[2:])
-        image = torch.randn(shape, generator=generator).to(structure)
+        count = len(structure)
+        image = torch.randn((count, self.channels, *structure.shape[2:]), generator=generator).to(structure)
         solver = scheduler(c.solver, c.noise_steps, c.noise_schedule, c.answer)
         solver.set_timesteps(c.solver_steps)
+        carried = structure
         for time in solver.timesteps:
-            answer, _, _ = self.step(structure, image, time.expand(len(image)).to(image.device))
-            image = solver.step(answer, time, image).prev_sample
+            step = time.expand(count).to(image.device)
+            if c.transformation:
+                velocity = self.velocity(structure, image, self._signal(step))
+                carried = kernels.warp(structure, kernels.exp(velocity, c.squarings))
+            image = solver.step(self.denoise(carried, image, step), time, image).prev_sample
         image = image.clamp(-1, 1)
-        # The last field is that of the image itself, under no noise.
-        velocity = self.velocity(structure, image, torch.zeros(len(image), dtype=torch.long, device=image.device))
+        if not c.transformation:
+            return Prediction(image)
+        velocity = self.velocity(structure, image, torch.ones(count))
         return Prediction(image, kernels.exp(velocity, c.squarings), kernels.exp(-velocity, c.squarings))
+
+    def _signal(self, step: torch.Tensor) -> torch.Tensor:
+        """sqrt(a_t) of steps (B,)."""
+        return self.noise.alphas_cumprod.to(step.device)[step].sqrt()
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
         return [torch.optim.Adam(self.parameters(), lr=self.config.learning_rate)]
@@ -196,43 +224,67 @@ class Plasticine(Method):
         return self._terms(batch, generator)
 
     def _terms(self, batch: dict[str, torch.Tensor], generator: torch.Generator) -> dict[str, torch.Tensor]:
-        target, goal = batch["target"], batch["target_structure"]
-        structure, true = self._source(batch, generator)
+        c, target, goal = self.config, batch["target"], batch["target_structure"]
+        structure, true, known = self._source(batch, generator)
         count = len(target)
-        step = torch.randint(0, self.config.noise_steps, (count,), generator=generator).to(target.device)
+        step = torch.randint(0, c.noise_steps, (count,), generator=generator).to(target.device)
         noise = torch.randn(target.shape, generator=generator).to(target)
         noisy = self.noise.add_noise(target, noise, step)
-        answer, velocity, carried = self.step(structure, noisy, step)
-        terms = {
-            "noise": (answer - wanted(self.noise, target, noise, step)).square().mean(),
-            "agreement": (carried - goal).abs().mean(),
-            "smooth": gradient_energy(velocity),
+        sought = wanted(self.noise, target, noise, step)
+        if not c.transformation:
+            return {"noise": (self.denoise(structure, noisy, step) - sought).square().mean()}
+        velocities = [
+            self.velocity(structure, noisy, self._signal(step)),
+            self.velocity(structure, target, torch.ones(count)),
+        ]
+        hidden, plain = (kernels.exp(velocity, c.squarings) for velocity in velocities)
+        right = torch.where(known, true, plain.detach())
+        aligned = self._turns(c.aligned, target, generator)
+        carried = kernels.warp(structure, torch.where(aligned, right, hidden))
+        return {
+            "noise": (self.denoise(carried, noisy, step) - sought).square().mean(),
+            "place": ((hidden - right).abs().mean() + (plain - right).abs().mean()) / 2,
+            "agreement": (kernels.warp(structure, plain) - goal).abs().mean(),
+            "smooth": (gradient_energy(velocities[0]) + gradient_energy(velocities[1])) / 2,
         }
-        if true is not None:
-            terms["place"] = (kernels.exp(velocity, self.config.squarings) - true).abs().mean()
-        return terms
 
     def _source(
         self, batch: dict[str, torch.Tensor], generator: torch.Generator
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """A source's structure (B, K, *spatial), and the true map to it (B, D, *spatial) where it is known."""
-        if self.config.sources == "given":
-            return batch["source_structure"], None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """A source's structure (B, K, *spatial), the map to it (B, D, *spatial), and whether it is known."""
         target = batch["target"]
         velocity = self._motion(len(target), tuple(target.shape[2:]), generator).to(target)
+        if not self.config.transformation:
+            velocity = torch.zeros_like(velocity)
         away, back = (kernels.exp(sign * velocity, self.config.squarings) for sign in (1, -1))
-        plain = kernels.warp(batch["target_structure"], away)
-        if self.config.remapped == 0:
-            return plain, back
-        other = self.structure(kernels.warp(shuffle_remap(target, generator, (2, 8)), away))
-        turn = torch.rand((len(target), *[1] * (target.ndim - 1)), generator=generator).to(target)
-        return torch.where(turn < self.config.remapped, other, plain), back
+        other = self.structure(kernels.warp(self._another(target, generator), away))
+        given = self._turns(self.config.given, target, generator)
+        return torch.where(given, batch["source_structure"], other), back, ~given
+
+    def _another(self, image: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """The same things as another device might show them: other intensities, other noise."""
+        # Remapped as it is, noise between two intensities would become as strong as what it hides.
+        smooth = kernels.gaussian(image, 1.0)
+        remapped = self._turns(self.config.remapped, image, generator)
+        shown = torch.where(remapped, shuffle_remap(smooth, generator, (2, 8)), image)
+        strength = self.config.disturbed * torch.rand((len(image), *[1] * (image.ndim - 1)), generator=generator)
+        noise = torch.randn(image.shape, generator=generator)
+        return shown + (strength * noise).to(image)
+
+    def _turns(self, share: float, like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Whose turn it is, (B, 1, 1...): true for a share of the batch."""
+        return (torch.rand((len(like), *[1] * (like.ndim - 1)), generator=generator) < share).to(like.device)
 
     def _motion(self, count: int, shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
-        """Random velocities (count, D, *shape) in voxels, on the CPU."""
+        """Random velocities (count, D, *shape) in voxels, on the CPU, from none to the full strength."""
         fine, coarse = self.config.motions
-        strength = torch.rand((count, *[1] * (len(shape) + 1)), generator=generator)
-        return strength * (fine.draw(count, shape, generator) + coarse.bend(count, shape, generator))
+        parts = (
+            after_affine(fine.affine(count, shape, generator), torch.zeros(count, len(shape), *shape)),
+            fine.bend(count, shape, generator),
+            coarse.bend(count, shape, generator),
+        )
+        size = (count, *[1] * (len(shape) + 1))
+        return torch.stack([torch.rand(size, generator=generator) * part for part in parts]).sum(dim=0)
 
     def _total(self, terms: dict[str, torch.Tensor]) -> torch.Tensor:
         c = self.config

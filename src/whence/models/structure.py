@@ -11,7 +11,7 @@ from whence import kernels
 StructureMap = Callable[[torch.Tensor], torch.Tensor]
 
 
-def edges(image: torch.Tensor, widths: tuple[float, ...] = (1.0, 2.0)) -> torch.Tensor:
+def edges(image: torch.Tensor, widths: tuple[float, ...] = (1.0, 2.0, 4.0)) -> torch.Tensor:
     """Edge strength (B, len(widths), *spatial) in 0..1 of images (B, C, *spatial) in [-1, 1], one channel a scale.
 
     m / (m + q) with m the length of the gradient after a Gaussian of ``width`` voxels, the largest of the channels',
@@ -26,7 +26,7 @@ def edges(image: torch.Tensor, widths: tuple[float, ...] = (1.0, 2.0)) -> torch.
     return torch.cat(found, dim=1)
 
 
-def self_similarity(image: torch.Tensor, width: float = 1.0) -> torch.Tensor:
+def self_similarity(image: torch.Tensor, width: float = 2.0) -> torch.Tensor:
     """Mean and deviation (B, 2, *spatial), 0..1, of the entries of MIND-SSC at each voxel of images (B, C, *spatial).
 
     Not the entries themselves: those belong to directions of the lattice, and would be wrong once they are carried
@@ -40,24 +40,19 @@ def self_similarity(image: torch.Tensor, width: float = 1.0) -> torch.Tensor:
 
 
 def edges_and_similarity(image: torch.Tensor) -> torch.Tensor:
-    """Edges at two scales and self-similarity, (B, 4, *spatial) in 0..1."""
+    """Edges at three scales and self-similarity, (B, 5, *spatial) in 0..1."""
     return torch.cat([edges(image), self_similarity(image)], dim=1)
 
 
 # Name: function, number of channels.
 STRUCTURES: dict[str, tuple[StructureMap, int]] = {
-    "edges": (edges, 2),
+    "edges": (edges, 3),
     "mind": (self_similarity, 2),
-    "edges+mind": (edges_and_similarity, 4),
+    "edges+mind": (edges_and_similarity, 5),
 }
 
 
 def _gradient_length(image: torch.Tensor) -> torch.Tensor:
     """Length of the central differences, (B, C, *spatial)."""
-    total = torch.zeros_like(image)
-    for axis in range(2, image.ndim):
-        if image.shape[axis] > 2:
-            inner = (image.narrow(axis, 2, image.shape[axis] - 2) - image.narrow(axis, 0, image.shape[axis] - 2)) / 2
-            edge = torch.zeros_like(image.narrow(axis, 0, 1))
-            total = total + torch.cat([edge, inner, edge], dim=axis).square()
-    return total.sqrt()
+    axes = [axis for axis in range(2, image.ndim) if image.shape[axis] > 1]
+    return torch.stack(torch.gradient(image, dim=axes)).square().sum(dim=0).sqrt()

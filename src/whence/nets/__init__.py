@@ -1,6 +1,7 @@
 """Thin networks of the methods, 2D and 3D by one argument."""
 
-from whence.nets.diffusion import diffusion_unet
+from whence.nets.demons import DemonsNet, demons_forces
+from whence.nets.diffusion import DenoisingUNet
 from whence.nets.discriminator import patch_discriminator
 from whence.nets.pyramid import Decoder, Encoder, VelocityHead
 from whence.nets.resnet import ResNetGenerator
@@ -8,10 +9,12 @@ from whence.nets.unet import RegistrationUNet
 
 __all__ = [
     "Decoder",
+    "DemonsNet",
+    "DenoisingUNet",
     "Encoder",
     "RegistrationUNet",
     "ResNetGenerator",
     "VelocityHead",
-    "diffusion_unet",
+    "demons_forces",
     "patch_discriminator",
 ]

@@ -4,26 +4,48 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import nn
 
 
-def diffusion_unet(
-    dims: int, inputs: int, outputs: int, features: Sequence[int], blocks: int = 1, attention: int = 1
-) -> nn.Module:
-    """U-Net: images (B, inputs, *spatial), steps (B,) -> (B, outputs, *spatial); sizes divisible by 2^(levels - 1).
+class DenoisingUNet(nn.Module):
+    """Images (B, inputs, *spatial), steps (B,) -> (B, outputs, *spatial); sizes divisible by ``multiple``.
 
-    ``features`` from full resolution down, multiples of 8; the ``attention`` deepest levels have self-attention.
+    ``features`` from the finest level down, multiples of 8; the ``attention`` deepest levels have self-attention. With
+    ``patch`` above 1 the finest level sees blocks of so many voxels a side as channels: a fraction of the time for
+    images whose detail is coarser than a voxel.
     """
-    from monai.networks.nets import DiffusionModelUNet
 
-    levels = len(features)
-    return DiffusionModelUNet(
-        spatial_dims=dims,
-        in_channels=inputs,
-        out_channels=outputs,
-        channels=tuple(features),
-        num_res_blocks=blocks,
-        attention_levels=tuple(level >= levels - attention for level in range(levels)),
-        num_head_channels=8,
-        norm_num_groups=8,
-    )
+    def __init__(
+        self,
+        dims: int,
+        inputs: int,
+        outputs: int,
+        features: Sequence[int],
+        blocks: int = 1,
+        attention: int = 1,
+        patch: int = 1,
+    ) -> None:
+        from monai.networks.nets import DiffusionModelUNet
+
+        super().__init__()
+        levels = len(features)
+        self.dims, self.patch = dims, patch
+        self.multiple = patch * 2 ** (levels - 1)
+        self.net = DiffusionModelUNet(
+            spatial_dims=dims,
+            in_channels=inputs * patch**dims,
+            out_channels=outputs * patch**dims,
+            channels=tuple(features),
+            num_res_blocks=blocks,
+            attention_levels=tuple(level >= levels - attention for level in range(levels)),
+            num_head_channels=8,
+            norm_num_groups=8,
+        )
+
+    def forward(self, images: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
+        from monai.networks.utils import pixelshuffle, pixelunshuffle
+
+        if self.patch == 1:
+            return self.net(images, steps)
+        return pixelshuffle(self.net(pixelunshuffle(images, self.dims, self.patch), steps), self.dims, self.patch)
