@@ -15,13 +15,20 @@ from whence.models.diffusion import clean, scheduler, wanted
 from whence.models.plasticine import Plasticine, PlasticineConfig
 from whence.models.predictor import Predictor
 from whence.models.remap import shuffle_remap
-from whence.models.structure import STRUCTURES, edges
+from whence.models.structure import STRUCTURES, edges, structure_map
 from whence.space import Grid, Volume
 from whence.trace import Trace
 from whence.train.options import read_recipe
 
 pytest.importorskip("diffusers")
-SMALL = {"features": (8, 16), "spatial_features": (8, 16), "blocks": 1, "attention": 1, "solver_steps": 3, "passes": 2}
+SMALL = {
+    "features": (8, 16),
+    "spatial_features": (8, 16),
+    "blocks": 1,
+    "attention": 1,
+    "solver_steps": 3,
+    "scales": (2, 1),
+}
 
 
 def generator(seed=0):
@@ -65,6 +72,23 @@ def test_edges_by_hand():
     assert found[0, 0, 8].argmax() in (15, 16)
     assert float(found[0, 0, 8, :8].max()) < 1e-3
     assert torch.allclose(found, edges(0.2 * image, (1.0,)), atol=1e-3)
+
+
+def test_a_structure_by_its_name():
+    """Any function can stand for the source; what is none is refused with the reason."""
+    torch.manual_seed(0)
+    net = Plasticine(PlasticineConfig(**SMALL, structure="torch:abs"), 2, 1, 1)
+    assert torch.equal(net.structure(-torch.ones(1, 1, 4, 4)), torch.ones(1, 1, 4, 4))
+    assert net.training_step(batch_of(net, (32, 32)), net.optimizers(), lambda loss: loss.backward(), generator())
+    for name, reason in [
+        ("corners", "unknown structure 'corners'; expected one of edges"),
+        ("no_such_module:f", "cannot be had"),
+        ("torch:no_such_function", "cannot be had"),
+        ("torch:sum", "returns .. for images of .1, 1, 16, 16."),
+        ("torch:is_tensor", "returns bool"),
+    ]:
+        with pytest.raises(InputError, match=reason):
+            structure_map(name, 2)
 
 
 @pytest.mark.parametrize("answer", ["epsilon", "v_prediction"])
@@ -155,7 +179,7 @@ def test_without_its_module_nothing_moves_and_the_trace_is_recovered():
 
 def test_the_true_map_is_where_the_source_of_a_sample_lies():
     """Carried by it, the structure of an own source is that of its target."""
-    net = Plasticine(PlasticineConfig(**SMALL, remapped=0.0, disturbed=0.0), 2, 1, 1)
+    net = Plasticine(PlasticineConfig(**SMALL, given=0.0, remapped=0.0, disturbed=0.0), 2, 1, 1)
     batch = batch_of(net, (64, 64))
     structure, true, known = net._source(batch, generator())
     assert bool(known.all())

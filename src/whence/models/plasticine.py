@@ -29,7 +29,7 @@ from whence.losses import gradient_energy
 from whence.models.diffusion import SOLVERS, scheduler, wanted
 from whence.models.method import Method, Prediction
 from whence.models.remap import shuffle_remap
-from whence.models.structure import STRUCTURES
+from whence.models.structure import structure_map
 from whence.nets import DemonsNet, DenoisingUNet
 
 _RANGES = (
@@ -46,7 +46,6 @@ _RANGES = (
     ("blocks", 1, 8),
     ("attention", 0, 8),
     ("patch", 1, 4),
-    ("passes", 1, 8),
 )
 
 
@@ -55,13 +54,14 @@ class PlasticineConfig:
     """Options of Plasticine.
 
     Args:
-        structure: what stands for the source: edges, mind, or both (edges+mind).
+        structure: what stands for the source: edges, mind, both (edges+mind), or module:function for a function of
+            images (B, C, *spatial) in [-1, 1] that returns maps (B, K, *spatial).
         features: channels of the denoiser, from full resolution down, multiples of 8.
         blocks: its residual blocks a level.
         attention: how many of its deepest levels have self-attention.
         patch: voxels a side that it sees as channels of one, 1 or 2 or 4: larger is faster.
         spatial_features: channels of the spatial transformation module, from full resolution down.
-        passes: how often it looks, each time at the structure as it is carried so far.
+        scales: voxels a voxel at which it looks, one after the other, at the structure as it is carried so far.
         noise_steps: steps of the noise schedule.
         noise_schedule: noise schedule of diffusers: squaredcos_cap_v2, linear, scaled_linear.
         answer: what the denoiser answers: epsilon (the noise) or v_prediction.
@@ -89,13 +89,13 @@ class PlasticineConfig:
         learning_rate: of Adam.
     """
 
-    structure: Literal["edges", "mind", "edges+mind"] = "edges"
+    structure: str = "edges"
     features: tuple[int, ...] = (64, 128, 256, 256)
     blocks: int = 2
     attention: int = 2
     patch: int = 1
-    spatial_features: tuple[int, ...] = (32, 64, 96, 128, 128)
-    passes: int = 3
+    spatial_features: tuple[int, ...] = (32, 64, 96, 128)
+    scales: tuple[int, ...] = (4, 2, 1)
     noise_steps: int = 1000
     noise_schedule: Literal["squaredcos_cap_v2", "linear", "scaled_linear"] = "squaredcos_cap_v2"
     answer: Literal["epsilon", "v_prediction"] = "v_prediction"
@@ -106,8 +106,8 @@ class PlasticineConfig:
     agreement: float = 3.0
     smoothness: float = 0.1
     transformation: bool = True
-    given: float = 0.0
-    aligned: float = 0.5
+    given: float = 0.5
+    aligned: float = 0.7
     remapped: float = 0.5
     disturbed: float = 0.3
     rotation: float = 3.0
@@ -118,6 +118,9 @@ class PlasticineConfig:
     learning_rate: float = 1e-4
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "scales", tuple(self.scales))
+        if not self.scales or any(scale not in (1, 2, 4, 8) for scale in self.scales):
+            raise ValueError(f"scales are of 1, 2, 4, 8; got {list(self.scales)}")
         for name in ("features", "spatial_features"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
             found = getattr(self, name)
@@ -151,11 +154,11 @@ class Plasticine(Method):
     def __init__(self, config: PlasticineConfig, dims: int, source_channels: int, target_channels: int) -> None:
         super().__init__()
         self.config, self.dims, self.channels = config, dims, target_channels
-        self.structure, channels = STRUCTURES[config.structure]
+        self.structure, channels = structure_map(config.structure, dims, source_channels)
         sizes = (config.blocks, config.attention, config.patch)
         self.denoiser = DenoisingUNet(dims, channels + target_channels, target_channels, config.features, *sizes)
         # Between the structures of the source and of the noisy target, which it sees with its share of signal.
-        context, steps = target_channels + 1, (config.passes, config.squarings)
+        context, steps = target_channels + 1, (config.scales, config.squarings)
         self.spatial = DemonsNet(dims, channels, context, config.spatial_features, *steps)
         self.multiple = math.lcm(self.denoiser.multiple, self.spatial.multiple)
         self.noise = scheduler("ddim", config.noise_steps, config.noise_schedule, config.answer)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 
 import torch
 
 from whence import kernels
+from whence.errors import InputError
 
 StructureMap = Callable[[torch.Tensor], torch.Tensor]
 
@@ -50,6 +52,32 @@ STRUCTURES: dict[str, tuple[StructureMap, int]] = {
     "mind": (self_similarity, 2),
     "edges+mind": (edges_and_similarity, 5),
 }
+
+
+def structure_map(name: str, dims: int, channels: int = 1) -> tuple[StructureMap, int]:
+    """The structure map of a name and how many channels it gives images of ``channels``.
+
+    A name of ``STRUCTURES``, or ``module:function``: any function of images (B, C, *spatial) in [-1, 1] that returns
+    maps (B, K, *spatial), best in 0..1. Raises InputError for an unknown name or a function that returns something
+    else.
+    """
+    if ":" not in name:
+        if name not in STRUCTURES:
+            raise InputError(f"unknown structure {name!r}; expected one of {', '.join(STRUCTURES)}, or module:function")
+        return STRUCTURES[name]
+    module, _, function = name.partition(":")
+    try:
+        found: StructureMap = getattr(import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"structure {name!r} cannot be had: {error}") from error
+    probe = torch.rand((1, channels, *[16] * dims), generator=torch.Generator().manual_seed(0))
+    maps = found(2 * probe - 1)
+    if not isinstance(maps, torch.Tensor) or maps.shape[2:] != probe.shape[2:] or maps.ndim != probe.ndim:
+        got = tuple(maps.shape) if isinstance(maps, torch.Tensor) else type(maps).__name__
+        raise InputError(
+            f"structure {name!r} returns {got} for images of {tuple(probe.shape)}; expected (1, K, *spatial)"
+        )
+    return found, maps.shape[1]
 
 
 def _gradient_length(image: torch.Tensor) -> torch.Tensor:

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from whence import kernels
-from whence.nets.pyramid import Decoder, Encoder, VelocityHead
+from whence.nets.pyramid import LINEAR, Decoder, Encoder, VelocityHead
 
 # Weight of the difference against the gradient: bounds a force by half of 1 / sqrt(0.1), some 1.6 voxels a channel.
 _DAMPING = 0.1
@@ -30,28 +31,43 @@ def demons_forces(moving: torch.Tensor, fixed: torch.Tensor) -> torch.Tensor:
 class DemonsNet(nn.Module):
     """Moving and fixed maps (B, K, *spatial), context (B, C, *spatial) -> velocity (B, D, *spatial) in voxels.
 
-    The same small U-Net is asked ``passes`` times: it sees the moving map as it is carried so far, the fixed one, the
-    forces between them and the context, and answers with what to add to the velocity, at half resolution. A plain
-    U-Net must find out first what a difference beside a gradient means: at equal time it learns a third as much.
-    Spatial sizes divisible by ``multiple``.
+    The same small U-Net is asked once for each of ``scales``, the coarsest first: at so many voxels a voxel it sees the
+    moving map as it is carried so far, the fixed one, the forces between them, the context and the scale, and answers
+    with what to add to the velocity. A plain U-Net must find out first what a difference beside a gradient means, and
+    how far things may have gone. Spatial sizes divisible by ``multiple``.
     """
 
     def __init__(
-        self, dims: int, channels: int, context: int, features: Sequence[int], passes: int = 2, squarings: int = 6
+        self,
+        dims: int,
+        channels: int,
+        context: int,
+        features: Sequence[int],
+        scales: Sequence[int] = (4, 2, 1),
+        squarings: int = 6,
     ) -> None:
         super().__init__()
-        self.passes, self.squarings = passes, squarings
-        self.encoder = Encoder(dims, (2 + dims) * channels + context, features)
+        self.scales, self.squarings, self.mode = tuple(scales), squarings, LINEAR[dims]
+        self.encoder = Encoder(dims, (2 + dims) * channels + context + 1, features)
         self.decoder = Decoder(dims, features, stop=1)
         self.head = VelocityHead(dims, features[1], scale=2)
-        self.multiple = self.encoder.multiple
+        self.multiple = max(self.scales) * self.encoder.multiple
 
     def forward(self, moving: torch.Tensor, fixed: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
-        carried = moving
-        velocity = moving.new_zeros((len(moving), moving.ndim - 2, *moving.shape[2:]))
-        for turn in range(self.passes):
-            if turn:
-                carried = kernels.warp(moving, kernels.exp(velocity, self.squarings))
-            seen = torch.cat([carried, fixed, demons_forces(carried, fixed), context], dim=1)
-            velocity = velocity + self.head(self.decoder(self.encoder(seen)), moving.shape[2:])
+        shape = moving.shape[2:]
+        velocity = moving.new_zeros((len(moving), len(shape), *shape))
+        for turn, scale in enumerate(self.scales):
+            carried = kernels.warp(moving, kernels.exp(velocity, self.squarings)) if turn else moving
+            maps, goal, beside = (_shrunk(part, scale) for part in (carried, fixed, context))
+            size = maps.new_full((len(maps), 1, *maps.shape[2:]), 1 / scale)
+            seen = torch.cat([maps, goal, demons_forces(maps, goal), beside, size], dim=1)
+            more = self.head(self.decoder(self.encoder(seen)), maps.shape[2:]) * scale
+            if scale > 1:
+                more = F.interpolate(more, size=shape, mode=self.mode, align_corners=False)
+            velocity = velocity + more
         return velocity
+
+
+def _shrunk(images: torch.Tensor, scale: int) -> torch.Tensor:
+    """Means of blocks of ``scale`` voxels a side."""
+    return images if scale == 1 else F.interpolate(images, scale_factor=1 / scale, mode="area")
