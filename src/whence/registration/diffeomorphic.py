@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -70,11 +70,12 @@ def optimise(
     whole, content = region(fixed, masks[0]), region(moving, masks[1])
     moving_mask = presence(moving, masks[1])
     transform: Transform | None = None
-    for grid, iterations in _levels(whole, settings, getattr(similarity, "spacing", 0.0)):
+    for grid, iterations, width in _levels(whole, settings, getattr(similarity, "spacing", 0.0)):
         level = _Level.of(seen_on(grid, fixed, masks[0]), moving, moving_mask, content)
-        widths = in_voxels(grid, settings.smooth_total)
+        widths = in_voxels(grid, width * settings.smooth_total)
         transform = TRANSFORMS[settings.transform](grid, widths) if transform is None else transform.on(grid, widths)
-        transform = _climb(transform, level, similarity, settings, iterations, progress)
+        smooth = replace(settings, smooth_step=width * settings.smooth_step)
+        transform = _climb(transform, level, similarity, smooth, iterations, progress)
     assert transform is not None
     return Displacement(transform.displacement, transform.grid).resampled(whole)
 
@@ -120,19 +121,25 @@ def in_voxels(grid: Grid, width: float) -> list[float]:
     return [float(unit / s) if n > 1 else 0.0 for s, n in zip(grid.spacing, grid.shape, strict=True)]
 
 
-def _levels(whole: Grid, settings: DiffeomorphicSettings, spacing: float = 0.0) -> list[tuple[Grid, int]]:
-    """Grids with their iterations; of levels that a small image cannot tell apart the last remains.
+def _levels(whole: Grid, settings: DiffeomorphicSettings, spacing: float = 0.0) -> list[tuple[Grid, int, float]]:
+    """Grids, their iterations, and by what smoothing is widened; of levels that a small image cannot tell apart the
+    last remains.
 
-    A similarity that knows images of one ``spacing`` (mm) alone has one level, with all the iterations.
+    A similarity that knows images of one ``spacing`` (mm) alone goes from coarse to fine by the smoothing on one grid.
     """
     if spacing > 0:
-        return [(coarser(whole, spacing), sum(settings.iterations))]
-    found: dict[tuple[int, ...], tuple[Grid, int]] = {}
+        grid = coarser(whole, spacing)
+        last = settings.levels[-1]
+        stages = zip(settings.levels, settings.iterations, strict=True)
+        return [(grid, iterations, factor / last) for factor, iterations in stages if iterations > 0] or [
+            (grid, 0, 1.0)
+        ]
+    found: dict[tuple[int, ...], tuple[Grid, int, float]] = {}
     for factor, iterations in zip(settings.levels, settings.iterations, strict=True):
         grid = coarser(whole, factor * finest(whole))
         if iterations > 0:
-            found[grid.shape] = (grid, iterations)
-    return list(found.values()) or [(whole, 0)]
+            found[grid.shape] = (grid, iterations, 1.0)
+    return list(found.values()) or [(whole, 0, 1.0)]
 
 
 def _climb(
