@@ -53,3 +53,11 @@ def test_a_body_too_thin_for_two_scales_has_no_ms_ssim():
     mask = torch.zeros_like(a, dtype=torch.bool)
     mask[..., 10:30, 12:13] = True
     assert set(image_quality(a, b, mask)) == {"ssim", "psnr", "nmi", "mae"}
+
+
+@pytest.mark.parametrize("side", [90, 91, 96, 170, 176])
+def test_as_many_scales_as_there_is_room_for(side):
+    """Every size has its MS-SSIM, also where halving leaves more than MONAI's rule does."""
+    image = torch.rand((1, 1, side, side), generator=torch.Generator().manual_seed(0))
+    found = image_quality(image, image, torch.ones((1, 1, side, side), dtype=torch.bool))
+    assert found["ms_ssim"] == pytest.approx(1, abs=1e-5)

@@ -58,7 +58,8 @@ def test_a_structure_map_is_blind_to_contrast_and_turns_with_the_image(name, sha
     assert 0 <= float(found.min()) <= float(found.max()) <= 1
     assert torch.allclose(function(-image), found, atol=1e-4)
     assert torch.allclose(function(0.5 * image + 0.2), found, atol=2e-2)
-    assert torch.allclose(function(image.flip(2)), found.flip(2), atol=1e-4)
+    # What a filter's tail sees of the opposite border differs.
+    assert float((function(image.flip(2)) - found.flip(2)).abs().mean()) < 1e-3
     # Of two images the one of the same anatomy is nearer, whatever its intensities are mapped to.
     other = function(shuffle_remap(image, generator(1), (2, 5)))
     elsewhere = function(regions(2, shape, 9))
@@ -66,12 +67,12 @@ def test_a_structure_map_is_blind_to_contrast_and_turns_with_the_image(name, sha
 
 
 def test_edges_by_hand():
-    image = -torch.ones(1, 1, 16, 32)
-    image[..., 16:] = 1
-    found = edges(image, (1.0,))
-    assert found[0, 0, 8].argmax() in (15, 16)
-    assert float(found[0, 0, 8, :8].max()) < 1e-3
-    assert torch.allclose(found, edges(0.2 * image, (1.0,)), atol=1e-3)
+    image = -torch.ones(1, 1, 16, 64)
+    image[..., 32:] = 1
+    found = edges(image, ((1.0, 4.0),))
+    assert found[0, 0, 8].argmax() in (31, 32)
+    assert float(found[0, 0, 8, 10:16].max()) < 0.02
+    assert torch.allclose(found, edges(0.2 * image, ((1.0, 4.0),)), atol=1e-3)
 
 
 def test_a_structure_by_its_name():

@@ -56,7 +56,7 @@ def title(quick: bool) -> str:
 def notes(quick: bool) -> str:
     """What the reader of the table must know."""
     if quick:
-        return "A smoke version: 10 steps on 24 people. It shows that every row runs; its figures mean nothing."
+        return "A smoke version: 10 steps on 40 people. It shows that every row runs; its figures mean nothing."
     return (
         "Mean ± standard deviation over people. Trace Dice: the source's true labels, carried by the trace, against "
         "those that a segmenter trained on the target's domain alone finds in the prediction. Downstream: the "
@@ -74,7 +74,7 @@ def rows(quick: bool) -> list[Row]:
     """Both anatomies by each method, and Plasticine by other numbers of solver steps."""
     base: dict[str, Any] = {"cases": 400, "size": 96, "steps": 1500}
     if quick:
-        base = {"cases": 24, "size": 48, "steps": 10}
+        base = {"cases": 40, "size": 48, "steps": 10}
     found = []
     for anatomy, shown in ANATOMIES.items():
         common = {**base, "anatomy": anatomy}

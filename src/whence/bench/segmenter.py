@@ -83,7 +83,7 @@ def segmenter(
 
 
 def distances(reference: torch.Tensor, found: torch.Tensor, seed: int = 0) -> dict[str, float]:
-    """Frechet and kernel distance of two sets of features (N, F)."""
+    """Frechet and kernel distance of two sets of features (N, F), two or more images in each."""
     from torchmetrics.image.fid import FrechetInceptionDistance
     from torchmetrics.image.kid import KernelInceptionDistance
 

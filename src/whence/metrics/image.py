@@ -56,7 +56,7 @@ def image_quality(prediction: torch.Tensor, target: torch.Tensor, mask: torch.Te
     box = _bounding_box(mask)
     prediction, target = prediction[box], target[box]
     window = _window(prediction.shape[2:])
-    scales = sum(min(prediction.shape[2:]) // 2**level > window for level in range(len(WEIGHTS)))
+    scales = _scales(min(prediction.shape[2:]), window)
     if scales > 1:
         weights = [w / sum(WEIGHTS[:scales]) for w in WEIGHTS[:scales]]
         metric = MultiScaleSSIMMetric(dims, data_range=1.0, kernel_size=window, weights=weights)
@@ -68,6 +68,15 @@ def _window(shape: Sequence[int]) -> int:
     """Side of SSIM's window: 11 voxels, or the largest odd number that fits."""
     thinnest = min(shape)
     return min(11, thinnest if thinnest % 2 else thinnest - 1)
+
+
+def _scales(thinnest: int, window: int) -> int:
+    """How many of MS-SSIM's scales the window fits into; MONAI asks for more room than halving takes."""
+    fits = [
+        thinnest // 2 ** (n - 1) > window and thinnest // max(1, n - 1) ** 2 >= window
+        for n in range(1, len(WEIGHTS) + 1)
+    ]
+    return sum(fits)
 
 
 def _bounding_box(mask: torch.Tensor) -> tuple[Any, ...]:
