@@ -188,7 +188,8 @@ def test_the_true_map_is_where_the_source_of_a_sample_lies():
     inner = (..., slice(8, -8), slice(8, -8))
     goal = batch["target_structure"][inner]
     left = (kernels.warp(structure, true)[inner] - goal).abs().mean()
-    assert float(left) < 0.4 * float((structure[inner] - goal).abs().mean())
+    # Not all: a map that stretches an image does not widen its filters.
+    assert float(left) < 0.5 * float((structure[inner] - goal).abs().mean())
 
 
 def test_the_commands(tmp_path, capsys):

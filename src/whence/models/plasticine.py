@@ -111,10 +111,10 @@ class PlasticineConfig:
     remapped: float = 0.5
     disturbed: float = 0.3
     rotation: float = 3.0
-    translation: float = 0.1
-    scaling: float = 0.1
+    translation: float = 0.2
+    scaling: float = 0.15
     elastic: float = 120.0
-    coarse: float = 720.0
+    coarse: float = 3000.0
     learning_rate: float = 1e-4
 
     def __post_init__(self) -> None:
