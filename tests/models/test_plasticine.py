@@ -137,6 +137,8 @@ def test_samples_are_seeded_and_their_fields_invertible(solver):
         net.spatial.head.conv.weight.normal_(std=0.05)
     image = Volume(regions(1, (16, 24)), Grid.regular((16, 24)))
     predictor = Predictor(net.eval(), Frame(2, (1.0, 1.0), (16, 24)))
+    seen: list[tuple[int, int]] = []
+    net.on_step = lambda done, total: seen.append((done, total))
     first, again, other = (predictor.predict(image, generator(seed)) for seed in (0, 0, 1))
     assert torch.equal(first.image.tensor, again.image.tensor)
     assert torch.equal(first.displacement.tensor, again.displacement.tensor)
@@ -145,6 +147,7 @@ def test_samples_are_seeded_and_their_fields_invertible(solver):
     points = image.grid.to_world(np.array([[6.0, 9.0], [10.0, 14.0]]))
     assert np.abs(first.whither(first.whence(points)) - points).max() < 1e-3
     assert isinstance(first, Trace)
+    assert seen == 3 * [(1, 3), (2, 3), (3, 3)]
 
 
 def test_the_spatial_module_learns_where_a_structure_comes_from():

@@ -52,6 +52,8 @@ class Method(nn.Module):
     config_class: ClassVar[type]
     config: Any
     multiple: int = 1
+    # Called with the steps done and their number by an ``infer`` that takes many.
+    on_step: Callable[[int, int], None] | None = None
 
     def bind(self, load: Callable[[str], Any]) -> None:
         """Prepare for training what other runs contribute; ``load`` gives the Predictor of a run folder."""

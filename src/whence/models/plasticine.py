@@ -188,12 +188,14 @@ class Plasticine(Method):
         solver = scheduler(c.solver, c.noise_steps, c.noise_schedule, c.answer)
         solver.set_timesteps(c.solver_steps)
         carried = structure
-        for time in solver.timesteps:
+        for done, time in enumerate(solver.timesteps, start=1):
             step = time.expand(count).to(image.device)
             if c.transformation:
                 velocity = self.velocity(structure, image, self._signal(step))
                 carried = kernels.warp(structure, kernels.exp(velocity, c.squarings))
             image = solver.step(self.denoise(carried, image, step), time, image).prev_sample
+            if self.on_step is not None:
+                self.on_step(done, len(solver.timesteps))
         image = image.clamp(-1, 1)
         if not c.transformation:
             return Prediction(image)

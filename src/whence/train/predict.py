@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from rich.progress import Progress, TaskID
+
 from whence.data.dataset import read_image
 from whence.data.pairs import read_pairs
 from whence.errors import InputError
@@ -55,6 +57,7 @@ def predict(
         common: dict[str, Any] = {"target": second, "name": str(image), "id": name}
         with progress_bar() as bar:
             task = bar.add_task("predicting", total=samples, note="")
+            predictor.method.on_step = _noted(bar, task)
             trace = _drawn(
                 lambda n: predictor.predict(source, row_generator(n, name), **common),
                 range(seed, seed + samples),
@@ -69,6 +72,7 @@ def predict(
     folders = []
     with progress_bar() as bar:
         task = bar.add_task("predicting", total=len(rows) * samples, note="")
+        predictor.method.on_step = _noted(bar, task)
         for row in rows:
             trace = _drawn(
                 lambda n, row=row: predict_row(predictor, row, rows, n),  # type: ignore[misc]
@@ -89,6 +93,11 @@ def _drawn(ask: Callable[[int], Trace], seeds: range, done: Callable[[], None]) 
         traces.append(ask(seed))
         done()
     return traces[0] if len(traces) == 1 else joined(traces)
+
+
+def _noted(bar: Progress, task: TaskID) -> Callable[[int, int], None]:
+    """Shows how far an answer of many steps has come."""
+    return lambda done, total: bar.update(task, note=f"step {done} of {total}")
 
 
 def _judged(trace: Trace, judge: Predictor | None) -> Trace:
