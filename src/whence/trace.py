@@ -27,7 +27,7 @@ from whence.io import (
 from whence.metrics.novelty import unexplained
 from whence.space import Volume
 
-KINDS = ("predicted", "recovered", "registered")
+KINDS = ("predicted", "recovered", "registered", "compared")
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,11 +2,18 @@
 
 from whence.losses.adversarial import lsgan_discriminator, lsgan_generator
 from whence.losses.regularity import bending_energy, gradient_energy
-from whence.losses.similarity import SIMILARITIES, Similarity, make_similarity, normalised_mutual_information
+from whence.losses.similarity import (
+    SIMILARITIES,
+    Similarity,
+    across_modalities,
+    make_similarity,
+    normalised_mutual_information,
+)
 
 __all__ = [
     "SIMILARITIES",
     "Similarity",
+    "across_modalities",
     "bending_energy",
     "gradient_energy",
     "lsgan_discriminator",

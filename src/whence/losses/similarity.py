@@ -87,6 +87,12 @@ def mse(a: torch.Tensor, b: torch.Tensor, mask: torch.Tensor | None = None) -> t
 SIMILARITIES: dict[str, Similarity] = {"ncc": ncc, "nmi": nmi, "mi": mi, "mind": mind, "mse": mse}
 
 
+def across_modalities(similarity: Similarity) -> bool:
+    """Whether a dissimilarity compares images of two modalities; one of one's own says so by that attribute."""
+    measure = getattr(similarity, "func", similarity)
+    return measure in (nmi, mi, mind) or bool(getattr(similarity, "across_modalities", False))
+
+
 def make_similarity(name: str, **options: float) -> Similarity:
     """Dissimilarity by name with its options set. Raises ValueError for an unknown name or an option out of range."""
     if name not in SIMILARITIES:

@@ -6,7 +6,7 @@ Any method that offers ``spatial_error`` (and ``translate``) serves; the functio
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -91,6 +91,7 @@ class EvaluatorSimilarity:
 
     evaluator: Predictor
     grid: Grid | None = None
+    across_modalities: ClassVar[bool] = True
 
     @property
     def spacing(self) -> float:
@@ -136,9 +137,8 @@ def with_novelty(trace: Trace, evaluator: Predictor, smoothing: float = 1.0, sca
     usual measure counts.
     """
     found = spatial_error(evaluator, trace.warped_source, trace.image, ("the warped source", "the prediction"))
-    residual = kernels.gaussian(found.map.tensor, smoothing)
-    novelty = found.map.with_tensor(residual**2 / (residual**2 + scale**2))
-    return replace(trace, novelty=novelty, info={**trace.info, "novelty": f"by {evaluator.method.name}"})
+    info = {**trace.info, "novelty": f"by {evaluator.method.name}"}
+    return replace(trace, novelty=_novelty(found.map, smoothing, scale), info=info)
 
 
 def error_trace(found: SpatialError, moving: Volume, fixed: Volume, evaluator: Predictor, **info: Any) -> Trace:
@@ -146,10 +146,15 @@ def error_trace(found: SpatialError, moving: Volume, fixed: Volume, evaluator: P
     here = resample(moving, fixed.grid)
     still, back = Displacement.identity(fixed.grid), Displacement.identity(moving.grid)
     statistics = {"spatial_error_mean": found.mean, **info}
-    trace = Trace.build(moving, here, still, back, method=evaluator.method.name, **statistics)
+    trace = Trace.build(moving, here, still, back, method=evaluator.method.name, kind="compared", **statistics)
     shown = Intensity.of(here).restore(Intensity.of(fixed).normalise(fixed.tensor))
     trace = replace(trace, extras={"spatial error": found.map}).with_truth(fixed.with_tensor(shown))
-    return replace(trace, novelty=found.map.with_tensor(found.map.tensor.clamp(0, 1)))
+    return replace(trace, novelty=_novelty(found.map))
+
+
+def _novelty(error: Volume, smoothing: float = 1.0, scale: float = 0.1) -> Volume:
+    residual = kernels.gaussian(error.tensor, smoothing)
+    return error.with_tensor(residual**2 / (residual**2 + scale**2))
 
 
 def _run(predictor: Predictor, ability: str, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:

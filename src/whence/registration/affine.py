@@ -52,7 +52,7 @@ def register_affine(
     candidates: list[np.ndarray] = []
     for number, (spacing, iterations) in enumerate(stages.items()):
         grid = coarser(whole, spacing)
-        stage = _Stage.of(seen_on(grid, fixed, fixed_mask), moving, there, similarity)
+        stage = _Stage.of(seen_on(grid, fixed, fixed_mask, moving_mask is None), moving, there, similarity)
         if number == 0:
             tried = starts(fixed, moving, _weight(fixed, fixed_mask), _weight(moving, moving_mask))
             order = sorted((stage.look(matrix), index) for index, matrix in enumerate(tried))

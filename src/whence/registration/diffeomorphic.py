@@ -12,7 +12,7 @@ import torch
 
 from whence import kernels
 from whence.field import Displacement
-from whence.losses import Similarity, make_similarity
+from whence.losses import Similarity, across_modalities, make_similarity
 from whence.registration.adam import Adam
 from whence.registration.convergence import Convergence
 from whence.registration.force import pull
@@ -70,9 +70,10 @@ def optimise(
     whole, content = region(fixed, masks[0]), region(moving, masks[1])
     moving_mask = presence(moving, masks[1])
     transform: Transform | None = None
+    total = settings.smoothing(fixed.dims, across_modalities(similarity))
     for grid, iterations, width in _levels(whole, settings, getattr(similarity, "spacing", 0.0)):
-        level = _Level.of(seen_on(grid, fixed, masks[0]), moving, moving_mask, content)
-        widths = in_voxels(grid, width * settings.smooth_total)
+        level = _Level.of(seen_on(grid, fixed, masks[0], masks[1] is None), moving, moving_mask, content)
+        widths = in_voxels(grid, width * total)
         transform = TRANSFORMS[settings.transform](grid, widths) if transform is None else transform.on(grid, widths)
         smooth = replace(settings, smooth_step=width * settings.smooth_step)
         transform = _climb(transform, level, similarity, smooth, iterations, progress)

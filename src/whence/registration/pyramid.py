@@ -42,15 +42,18 @@ def coarser(grid: Grid, spacing: float) -> Grid:
     return grid if np.allclose(wanted, grid.spacing) else grid.resampled(tuple(wanted))
 
 
-def seen_on(grid: Grid, volume: Volume, mask: Volume | None) -> Seen:
+def seen_on(grid: Grid, volume: Volume, mask: Volume | None, alone: bool = False) -> Seen:
     """An image smoothed to a grid's spacing and brought there; a mask counts for nothing beyond its image.
 
-    What a mask shuts out does not leak into what it lets through.
+    What a mask shuts out does not leak into what it lets through, unless the other image has no mask (``alone``): there
+    it would, and things of one contrast would no longer look alike.
     """
     plain = _brought(volume, grid, "border")
     if mask is None:
         return Seen(grid, plain)
     share = _brought(mask, grid, "zeros").clamp(0, 1)
+    if alone:
+        return Seen(grid, plain, share)
     kept = _brought(volume.with_tensor(volume.tensor * mask.tensor.float()), grid, "zeros")
     return Seen(grid, torch.where(share > 0.05, kept / share.clamp_min(0.05), plain), share)
 

@@ -10,7 +10,8 @@ import numpy as np
 from whence.field import Displacement, warp
 from whence.losses import Similarity
 from whence.registration.affine import register_affine
-from whence.registration.diffeomorphic import optimise
+from whence.registration.alike import alike
+from whence.registration.diffeomorphic import default_similarity, optimise
 from whence.registration.intensity import scaled
 from whence.registration.inverse import total, total_inverse
 from whence.registration.pyramid import seen_through
@@ -26,7 +27,7 @@ class Registration:
 
     ``displacement`` is the total map, affine included, on the fixed grid, ``inverse`` its inverse on the moving
     grid, ``affine`` the affine alone (D+1, D+1), fixed point to moving point in RAS mm. ``energies`` has
-    a row (stage, iteration, energy) for every step.
+    a row (stage, iteration, energy) for every step. ``similarity`` is the one that was chosen where none was given.
     """
 
     fixed: Volume
@@ -35,6 +36,7 @@ class Registration:
     displacement: Displacement
     inverse: Displacement
     energies: tuple[tuple[str, int, float], ...] = ()
+    similarity: str | None = None
 
     def warped(self) -> Volume:
         """The moving image on the fixed grid."""
@@ -51,12 +53,14 @@ def register(
     moving_mask: Volume | None = None,
     affine_similarity: Similarity | None = None,
     start: np.ndarray | None = None,
+    make: Callable[[str], Similarity] = default_similarity,
     progress: Progress | None = None,
 ) -> Registration:
     """Register ``moving`` to ``fixed``, two images of any grids in physical space.
 
-    ``similarity`` (local correlation by default) serves the diffeomorphic stage, ``affine_similarity`` (NMI by
-    default) the affine one. ``start`` is an affine known already, fixed to moving point in RAS mm; it replaces
+    ``similarity`` serves the diffeomorphic stage; by default local correlation where the images, aligned by the
+    affine, show things in one contrast, and mutual information elsewhere, as ``make`` makes them by name.
+    ``affine_similarity`` (NMI by default) serves the affine one. ``start`` is an affine known already, fixed to moving point in RAS mm; it replaces
     the affine stage. Masks lie on the grids of their images and say where they are compared.
     Raises ValueError for images of different dimensions or a mask of another grid.
     """
@@ -78,12 +82,15 @@ def register(
     if start is None and settings.affine is not None:
         matrix = register_affine(fixed, moving, affine_similarity, settings.affine, **masks, progress=note)
     field = Displacement.identity(fixed.grid)
+    chosen: str | None = None
     if settings.diffeomorphic is not None:
-        seen = seen_through(matrix, scaled(moving, moving_mask))
+        images = scaled(fixed, fixed_mask), scaled(moving, moving_mask)
+        if similarity is None:
+            chosen = "ncc" if alike(*images, matrix, fixed_mask, moving_mask) else "mi"
+            similarity = make(chosen)
+        seen = seen_through(matrix, images[1])
         seen_mask = None if moving_mask is None else seen_through(matrix, moving_mask)
-        found = optimise(
-            scaled(fixed, fixed_mask), seen, similarity, settings.diffeomorphic, (fixed_mask, seen_mask), note
-        )
+        found = optimise(images[0], seen, similarity, settings.diffeomorphic, (fixed_mask, seen_mask), note)
         field = found.resampled(fixed.grid)
     forward, backward = total(matrix, field), total_inverse(matrix, field, moving.grid)
-    return Registration(fixed, moving, matrix, forward, backward, tuple(energies))
+    return Registration(fixed, moving, matrix, forward, backward, tuple(energies), chosen)

@@ -27,12 +27,15 @@ SCRIPTS = (
     "controls.js",
     "main.js",
 )
+PREDICTION = "Traced prediction"
+TITLES = {"registered": "Registration", "compared": "Spatial error"}
 COLOURS = {"magnitude": "viridis", "jacobian": "RdBu_r", "novelty": "inferno"}
 MEGABYTE = 1_000_000
 
 
 def _title(cases: list[dict[str, Any]]) -> str:
-    return "Registration" if all(case["kind"] == "registered" for case in cases) else "Traced prediction"
+    kinds = {case["kind"] for case in cases}
+    return TITLES.get(kinds.pop(), PREDICTION) if len(kinds) == 1 else PREDICTION
 
 
 def write_report(folder: str | Path, out: str | Path | None = None, max_megabytes: float = 60) -> Path:

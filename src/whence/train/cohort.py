@@ -16,8 +16,9 @@ from whence.errors import InputError
 from whence.io import load_json, replacing
 from whence.memory import keep_freed_memory
 from whence.train.callbacks import progress_bar
-from whence.train.register import RECORD, Images, RegisterConfig, made_of, register_files
+from whence.train.register import AUTO, RECORD, Images, RegisterConfig, made_of, register_files
 from whence.train.run import check_folder
+from whence.train.similarity import find_similarity
 
 TABLE = "registrations.csv"
 # Threads of a task whose worker knows how many it has.
@@ -39,6 +40,9 @@ def register_table(
     if jobs < 1:
         raise InputError(f"--jobs is at least 1; got {jobs}")
     config.settings()
+    # What is wrong for every row is said once, before any of them is lost to it.
+    for name in {config.similarity, config.affine_similarity} - {AUTO}:
+        find_similarity(name, window=config.window, bins=config.bins)
     # Workers elsewhere have another working directory.
     out, faults = Path(out).resolve(), {}
     check_folder(out)
@@ -54,6 +58,9 @@ def register_table(
             tasks.append((row.id, images, folder, config, 0 if jobs == 1 and scheduler is None else threads))
         else:
             found[row.id] = kept
+    if tasks:
+        # A page of what is about to be replaced.
+        (out / "report.html").unlink(missing_ok=True)
     with progress_bar() as bar:
         task = bar.add_task("registering", total=len(rows) + len(faults), completed=len(found), note="")
         for record in _run(tasks, jobs, scheduler):

@@ -41,7 +41,10 @@ def write_translation(
 
 
 def draw_error(found: SpatialError, moving: Volume, fixed: Volume, path: Path, largest: float | None = None) -> None:
-    """Picture of a pair on one grid and its error map, the middle slices of a volume; ``largest`` ends the colours."""
+    """Picture of a pair on one grid and its error map, the middle slices of a volume; ``largest`` ends the colours.
+
+    The patient's right is on the left, as in the report.
+    """
     import numpy as np
     from matplotlib.figure import Figure
 
@@ -54,13 +57,14 @@ def draw_error(found: SpatialError, moving: Volume, fixed: Volume, path: Path, l
         (f"|E|, mean {found.mean:.3f}", found.map, "inferno"),
     )
     for axis, (title, volume, colours) in zip(axes, shown, strict=True):
-        values = volume.numpy()
+        values = volume.grid.to_canonical(volume.tensor)[0, 0].numpy()[::-1]
         if values.ndim == 3:
             values = values[:, :, values.shape[2] // 2]
         top = largest if colours == "inferno" else float(np.quantile(values, 0.998))
         drawn = axis.imshow(values.T, origin="lower", cmap=colours, vmin=0 if colours == "inferno" else None, vmax=top)
         axis.set_title(title, color="white")
         axis.axis("off")
+        axis.text(0.02, 0.5, "R", color="white", transform=axis.transAxes)
     figure.colorbar(drawn, ax=axes[2]).ax.tick_params(colors="white")
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=110, format="png")

@@ -15,6 +15,7 @@ from whence.data.dataset import read_image
 from whence.errors import InputError
 from whence.field import folding
 from whence.io import read_affine, read_labels, replacing, save_json, write_affine
+from whence.losses import Similarity
 from whence.registration import PRESETS, Registration, Settings, register
 from whence.registration.settings import TRANSFORMS
 from whence.space import Volume
@@ -26,6 +27,8 @@ from whence.train.similarity import find_similarity
 Progress = Callable[[str, int, int, float], None]
 # Written last: a folder that holds it is finished.
 RECORD = "registration.json"
+# The similarity that the images themselves choose.
+AUTO = "auto"
 # Of an affine to start from: it brings no axis below a thousandth of another.
 LARGEST_CONDITION = 1e3
 
@@ -35,7 +38,8 @@ class RegisterConfig:
     """Options of a registration.
 
     Args:
-        similarity: what the images are compared by: ncc, nmi, mi, mind, mse, or the folder of an evaluator's run.
+        similarity: what the images are compared by: ncc, nmi, mi, mind, mse, or the folder of an evaluator's run; auto
+            is ncc where both show things in one contrast, mi elsewhere.
         preset: fast or accurate.
         transform: greedy or svf.
         affine: begin with an affine registration.
@@ -50,7 +54,7 @@ class RegisterConfig:
         smooth_total: width in voxels of the Gaussian on the field; the preset's if not given.
     """
 
-    similarity: str = "ncc"
+    similarity: str = AUTO
     preset: str = "fast"
     transform: str = "greedy"
     affine: bool = True
@@ -105,10 +109,12 @@ def register_files(
     check_folder(out)
     settings = config.settings()
     fixed = read_image(images.fixed)
-    similarity, affine_similarity = (
-        find_similarity(name, fixed.grid, window=config.window, bins=config.bins)
-        for name in (config.similarity, config.affine_similarity)
-    )
+
+    def make(chosen: str) -> Similarity:
+        return find_similarity(chosen, fixed.grid, window=config.window, bins=config.bins)
+
+    similarity = None if config.similarity == AUTO else make(config.similarity)
+    affine_similarity = make(config.affine_similarity)
     moving = read_image(images.moving)
     if fixed.dims != moving.dims:
         raise InputError(f"{images.moving} is {moving.dims}D; expected {fixed.dims}D, as {images.fixed} is")
@@ -126,12 +132,13 @@ def register_files(
         **masks,
         affine_similarity=affine_similarity,
         start=start,
+        make=make,
         progress=progress,
     )
     seconds = round(time.monotonic() - began, 2)
     figures = {"seconds": seconds, "energy": found.energies[-1][2] if found.energies else None}
     figures["folded"] = folding(found.displacement)
-    shown = {"similarity": config.similarity, "preset": config.preset, "transform": config.transform}
+    shown = {"similarity": found.similarity or config.similarity, "preset": config.preset, "transform": config.transform}
     trace = Trace.build(
         moving,
         fixed,

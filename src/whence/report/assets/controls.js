@@ -54,7 +54,7 @@ function showCase() {
   byId("third").replaceChildren(...choices.map(({ key, name }) => make("option", { value: key }, name)));
   byId("third").disabled = choices.length < 2;
   byId("case").value = String(state.caseIndex);
-  const kinds = { recovered: "field recovered by registration", registered: "two images registered" };
+  const kinds = { recovered: "field recovered by registration", registered: "two images registered", compared: "two images compared" };
   byId("kind").textContent = kinds[loaded.kind] || "field predicted by the model";
   for (const place of document.querySelectorAll("[data-name]")) {
     const name = sideName(place.dataset.name);

@@ -18,10 +18,16 @@ const OVERLAYS = [
   { key: "labels", name: "Carried labels", opacity: 0.5, hint: "Labels of the source, carried to the prediction" },
 ];
 
-// What the two images are called: those of a registration are nobody's prediction.
+// What the images are called: those of a registration or a comparison are nobody's prediction.
+const SIDES = {
+  registered: { source: "Moving", prediction: "Fixed" },
+  compared: { source: "Moving", prediction: "Moving on the fixed grid", target: "Fixed" },
+};
+const USUAL = { source: "Source", prediction: "Prediction", target: "Target (true)" };
+
 function sideName(side) {
-  const names = loaded && loaded.kind === "registered" ? { source: "Moving", prediction: "Fixed" } : { source: "Source", prediction: "Prediction" };
-  return names[side];
+  const names = (loaded && SIDES[loaded.kind]) || USUAL;
+  return names[side] || USUAL[side];
 }
 
 const state = {
@@ -173,7 +179,7 @@ function resetWindows() {
 }
 
 function thirdChoices() {
-  const choices = loaded.images.target ? [{ key: "target", name: "Target (true)", side: "prediction", group: "prediction", volume: loaded.images.target }] : [];
+  const choices = loaded.images.target ? [{ key: "target", name: sideName("target"), side: "prediction", group: "prediction", volume: loaded.images.target }] : [];
   loaded.extras.forEach((extra, i) => choices.push({ key: `extra${i}`, name: extra.name, side: extra.side, group: `extra${i}`, volume: extra.volume }));
   return choices;
 }
