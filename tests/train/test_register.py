@@ -150,9 +150,14 @@ def test_a_cohort_reports_the_bad_pair_and_takes_up_where_it_was(cohort, tmp_pat
     assert main(given) == 0
     assert [state for state, _ in states(out).values()] == ["done"] * 3
     assert (out / "a" / "trace.json").stat().st_mtime_ns == before
-    # Other options are another registration.
+    # What no row could be done with costs none of them its record.
+    assert main([*given, "--similarity=lncc"]) == 2
+    assert [state for state, _ in states(out).values()] == ["done"] * 3
+    # Other options are another registration, and an old page does not tell of it.
+    (out / "report.html").write_text("old")
     assert main([*given, "--transform=svf"]) == 0
     assert (out / "a" / "trace.json").stat().st_mtime_ns > before
+    assert not (out / "report.html").exists()
 
 
 def test_a_row_without_its_file_stops_no_other(cohort, tmp_path, capsys):

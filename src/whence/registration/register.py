@@ -60,8 +60,9 @@ def register(
 
     ``similarity`` serves the diffeomorphic stage; by default local correlation where the images, aligned by the
     affine, show things in one contrast, and mutual information elsewhere, as ``make`` makes them by name.
-    ``affine_similarity`` (NMI by default) serves the affine one. ``start`` is an affine known already, fixed to moving point in RAS mm; it replaces
-    the affine stage. Masks lie on the grids of their images and say where they are compared.
+    ``affine_similarity`` (NMI by default) serves the affine one. ``start`` is an affine known already, fixed to
+    moving point in RAS mm; it replaces the affine stage. Masks lie on the grids of their images and say where they
+    are compared.
     Raises ValueError for images of different dimensions or a mask of another grid.
     """
     if fixed.dims != moving.dims:

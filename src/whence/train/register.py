@@ -138,7 +138,8 @@ def register_files(
     seconds = round(time.monotonic() - began, 2)
     figures = {"seconds": seconds, "energy": found.energies[-1][2] if found.energies else None}
     figures["folded"] = folding(found.displacement)
-    shown = {"similarity": found.similarity or config.similarity, "preset": config.preset, "transform": config.transform}
+    shown = {"similarity": found.similarity or config.similarity}
+    shown |= {"preset": config.preset, "transform": config.transform}
     trace = Trace.build(
         moving,
         fixed,
