@@ -145,7 +145,7 @@ def error_trace(found: SpatialError, moving: Volume, fixed: Volume, evaluator: P
     """The pair and its error map as a trace that moves nothing: its prediction is the moving image as it lies."""
     here = resample(moving, fixed.grid)
     still, back = Displacement.identity(fixed.grid), Displacement.identity(moving.grid)
-    statistics = {"spatial_error_mean": found.mean, **info}
+    statistics = {"spatial_error_mean": round(found.mean, 4), **info}
     trace = Trace.build(moving, here, still, back, method=evaluator.method.name, kind="compared", **statistics)
     shown = Intensity.of(here).restore(Intensity.of(fixed).normalise(fixed.tensor))
     trace = replace(trace, extras={"spatial error": found.map}).with_truth(fixed.with_tensor(shown))

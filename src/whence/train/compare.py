@@ -64,7 +64,7 @@ def draw_error(found: SpatialError, moving: Volume, fixed: Volume, path: Path, l
         drawn = axis.imshow(values.T, origin="lower", cmap=colours, vmin=0 if colours == "inferno" else None, vmax=top)
         axis.set_title(title, color="white")
         axis.axis("off")
-        axis.text(0.02, 0.5, "R", color="white", transform=axis.transAxes)
+    axes[0].text(0.01, 0.5, "R", color="white", transform=axes[0].transAxes)
     figure.colorbar(drawn, ax=axes[2]).ax.tick_params(colors="white")
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=110, format="png")
