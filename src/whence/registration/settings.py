@@ -88,7 +88,7 @@ class DiffeomorphicSettings:
         """
         if self.smooth_total is not None:
             return self.smooth_total
-        return 2.0 if dims == 2 else 1.5 if across else 0.7
+        return 2.0 if dims == 2 else 1.0 if across else 0.7
 
 
 @dataclass(frozen=True)
