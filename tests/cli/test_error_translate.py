@@ -104,6 +104,21 @@ def test_mistakes(heads, run, trained, tmp_path, capsys):
             ["predict", str(run), str(heads), "--target", source, "--out", str(tmp_path / "x")],
             "names its targets itself",
         ),
+        (
+            [
+                "predict",
+                str(run),
+                target,
+                "--target",
+                source,
+                "--evaluator",
+                str(trained),
+                "--out",
+                str(tmp_path / "x"),
+            ],
+            "estimates no spatial error",
+        ),
+        (["fit", "imse", "--data", str(heads), "--out", str(heads.parent)], "is the folder of the data, pairs.csv"),
         (["phantom", "surgery", "--source", "t1", "--out", str(tmp_path / "x")], "has no option 'source'"),
     ]
     for given, sentence in cases:

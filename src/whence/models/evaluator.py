@@ -43,7 +43,7 @@ def spatial_error(
 
     Raises InputError where the run estimates none or the images do not suit it; ``names`` are the images' in it.
     """
-    _check(evaluator, "spatial_error", "estimates no spatial error")
+    require_evaluator(evaluator)
     for volume, name in zip((moving, fixed), names, strict=True):
         _check_image(evaluator.frame, volume, name)
     lattice = evaluator.frame.lattice(fixed.grid, names[1])
@@ -125,7 +125,7 @@ def evaluator_similarity(evaluator: Predictor, grid: Grid | None = None) -> Eval
 
     Raises InputError where the run estimates no spatial error.
     """
-    _check(evaluator, "spatial_error", "estimates no spatial error")
+    require_evaluator(evaluator)
     evaluator.method.eval().requires_grad_(False)
     return EvaluatorSimilarity(evaluator, grid)
 
@@ -164,6 +164,11 @@ def _run(predictor: Predictor, ability: str, first: torch.Tensor, second: torch.
         chunks = zip(first.split(predictor.batch), second.split(predictor.batch), strict=True)
         parts = [getattr(method, ability)(a.to(device), b.to(device)).float().cpu() for a, b in chunks]
     return torch.cat(parts)
+
+
+def require_evaluator(predictor: Predictor) -> None:
+    """Raise InputError where a run estimates no spatial error."""
+    _check(predictor, "spatial_error", "estimates no spatial error")
 
 
 def _check(predictor: Predictor, ability: str, lacks: str) -> None:

@@ -37,6 +37,8 @@ def fit(method: str, data: str | Path, out: str | Path, model: Any = None, train
     train = train or TrainConfig()
     out, data = Path(out), Path(data)
     check_folder(out)
+    if out.resolve() == data.resolve().parent:
+        raise InputError(f"{out} is the folder of the data, {data.name}; choose another --out for the run")
     chosen = find_method(method)
     model = chosen.config_class() if model is None else model
     table = training_table(data, chosen)

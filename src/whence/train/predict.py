@@ -12,7 +12,7 @@ from whence.data.dataset import read_image
 from whence.data.pairs import read_pairs
 from whence.errors import InputError
 from whence.models.draws import joined
-from whence.models.evaluator import with_novelty
+from whence.models.evaluator import require_evaluator, with_novelty
 from whence.models.predictor import Predictor
 from whence.trace import Trace
 from whence.train.callbacks import progress_bar
@@ -44,6 +44,8 @@ def predict(
     check_folder(out)
     predictor = load(run, device)
     judge = None if evaluator is None else load(evaluator, device)
+    if judge is not None:
+        require_evaluator(judge)
     if samples < 1 or (samples > 1 and not predictor.method.draws):
         method = predictor.method.name
         wanted = "1 sample or more" if predictor.method.draws else f"1 sample of {method}, which has one answer"
