@@ -38,7 +38,8 @@ class Trace:
     the source's grid and pulls back into the prediction. ``novelty`` is 0..1 per voxel: how little of
     the prediction the warped source explains. ``extras`` holds whatever a method adds (Volumes, or
     tables as lists of rows); ``info`` says which method, and whether the field was ``predicted`` by it,
-    ``recovered`` by registering source and prediction, or what was asked for, two images ``registered``.
+    ``recovered`` by registering source and prediction, or what was asked for, two images ``registered``, or zero
+    because they were ``compared`` as they lie.
     """
 
     source: Volume

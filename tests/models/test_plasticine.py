@@ -59,7 +59,9 @@ def test_a_structure_map_is_blind_to_contrast_and_turns_with_the_image(name, sha
     assert torch.allclose(function(-image), found, atol=1e-4)
     assert torch.allclose(function(0.5 * image + 0.2), found, atol=2e-2)
     # What a filter's tail sees of the opposite border differs.
-    assert float((function(image.flip(2)) - found.flip(2)).abs().mean()) < 1e-3
+    apart = (function(image.flip(2)) - found.flip(2)).abs()
+    assert float(apart.mean()) < 1e-3
+    assert float(apart.max()) < 0.03
     # Of two images the one of the same anatomy is nearer, whatever its intensities are mapped to.
     other = function(shuffle_remap(image, generator(1), (2, 5)))
     elsewhere = function(regions(2, shape, 9))
@@ -73,6 +75,16 @@ def test_edges_by_hand():
     assert found[0, 0, 8].argmax() in (31, 32)
     assert float(found[0, 0, 8, 10:16].max()) < 0.02
     assert torch.allclose(found, edges(0.2 * image, ((1.0, 4.0),)), atol=1e-3)
+
+
+def test_edges_of_a_slice_and_in_half_precision():
+    image = regions(1, (32, 40))
+    found = edges(image)
+    for slab in (image[:, :, :, :, None], image[:, :, None]):
+        assert torch.allclose(edges(slab).reshape(found.shape), found, atol=1e-5)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(edges(image), found)
+    assert torch.allclose(edges(image.half()), found, atol=2e-2)
 
 
 def test_a_structure_by_its_name():

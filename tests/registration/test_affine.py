@@ -160,8 +160,8 @@ def test_images_that_agree_stay_where_they_are():
     image = head((96, 90), 2.0)
     for name in ("mse", "mind", "nmi"):
         forward, _ = register_diffeomorphic(image, image, make_similarity(name))
-        # A copy that the field's Gaussian smooths a little can have a shade more in common: a tenth of a voxel.
-        assert float(forward.magnitude().max()) < 0.2
+        # Of intensities in bins a copy that is moved a little can have a shade more in common: a tenth of a voxel.
+        assert float(forward.magnitude().max()) <= (0.2 if name == "nmi" else 0)
 
 
 def test_region_holds_the_image_and_a_margin():

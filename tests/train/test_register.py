@@ -151,7 +151,8 @@ def test_a_cohort_reports_the_bad_pair_and_takes_up_where_it_was(cohort, tmp_pat
     assert [state for state, _ in states(out).values()] == ["done"] * 3
     assert (out / "a" / "trace.json").stat().st_mtime_ns == before
     # What no row could be done with costs none of them its record.
-    assert main([*given, "--similarity=lncc"]) == 2
+    for wrong in ("--similarity=lncc", "--window=4", "--bins=2", "--affine_similarity=auto"):
+        assert main([*given, wrong]) == 2
     assert [state for state, _ in states(out).values()] == ["done"] * 3
     # Other options are another registration, and an old page does not tell of it.
     (out / "report.html").write_text("old")

@@ -119,10 +119,12 @@ def _followed(predictor: Any, images: PairsTable, judge: Segmenter, unmoved: boo
         truth, seen = read_labels(row.path("source_labels")), judge.segment(trace.image)
         back = warp(seen, trace.inverse, mode="label")
         overlap = label_overlap(trace.carry(truth), seen, labels)
+        # A label that nothing shows is as far away as the image is wide.
+        diagonal = float(np.linalg.norm(truth.grid.spacing * truth.grid.shape))
         figures = {
-            "trace_dice": _mean(overlap, 0),
-            "trace_hd95": _mean(overlap, 1),
-            "downstream": _mean(label_overlap(back, truth, labels), 0),
+            "trace_dice": _dice(overlap),
+            "trace_hd95": float(np.mean([min(distance, diagonal) for _, distance in overlap.values()])),
+            "downstream": _dice(label_overlap(back, truth, labels)),
             "folding": folding(trace.displacement),
             "inverse": float(inverse_error(trace.displacement, trace.inverse).mean()),
             "seconds": seconds,
@@ -145,8 +147,8 @@ def _labels(table: PairsTable) -> list[int]:
     return [int(label) for label in table.label_names]
 
 
-def _mean(overlap: dict[int, tuple[float, float]], place: int) -> float:
-    return float(np.mean([figures[place] for figures in overlap.values()]))
+def _dice(overlap: dict[int, tuple[float, float]]) -> float:
+    return float(np.mean([dice for dice, _ in overlap.values()]))
 
 
 def _cell(values: list[float], digits: int) -> str:

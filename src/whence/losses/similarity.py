@@ -90,7 +90,7 @@ SIMILARITIES: dict[str, Similarity] = {"ncc": ncc, "nmi": nmi, "mi": mi, "mind":
 def across_modalities(similarity: Similarity) -> bool:
     """Whether a dissimilarity compares images of two modalities; one of one's own says so by that attribute."""
     measure = getattr(similarity, "func", similarity)
-    return measure in (nmi, mi, mind) or bool(getattr(similarity, "across_modalities", False))
+    return measure in (nmi, mi, mind) or bool(getattr(measure, "across_modalities", False))
 
 
 def make_similarity(name: str, **options: float) -> Similarity:

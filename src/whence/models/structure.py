@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 
 import torch
@@ -23,26 +23,11 @@ def edges(image: torch.Tensor, widths: tuple[tuple[float, float], ...] = ((1.0, 
     and q twice its mean over the image: a weak edge counts nearly as much as a strong one, whatever its sign. What is
     long along an edge sees a border in speckle that an isotropic gradient loses (Freeman & Adelson 1991).
     """
-    # Far enough for opposite borders hardly to see each other.
-    margin = math.ceil(2 * max(along for _, along in widths))
-    pads = [pad for n in reversed(image.shape[2:]) for pad in (margin, _length(n + 2 * margin) - n - margin)]
-    padded = F.pad(image, pads, mode="replicate")
-    axes = tuple(range(2, image.ndim))
-    spectrum = torch.fft.rfftn(padded, dim=axes)
-    frequency = _frequencies(padded)
-    inside = (..., *[slice(margin, margin + n) for n in image.shape[2:]])
-    found = []
-    for across, along in widths:
-        strongest = torch.zeros_like(image[:, :1])
-        for direction in _directions(image.ndim - 2):
-            through = torch.einsum("d,d...->...", direction.to(frequency), frequency)
-            rest = (frequency.square().sum(dim=0) - through.square()).clamp_min(0)
-            filtered = 1j * through * torch.exp(-(across**2 * through.square() + along**2 * rest) / 2)
-            response = torch.fft.irfftn(spectrum * filtered, s=padded.shape[2:], dim=axes)[inside].abs()
-            strongest = torch.maximum(strongest, response.amax(dim=1, keepdim=True))
-        typical = 2 * strongest.mean(dim=tuple(range(1, image.ndim)), keepdim=True)
-        found.append(strongest / (strongest + typical.clamp_min(1e-4)))
-    return torch.cat(found, dim=1)
+    # An axis of one voxel has no edges across it; half precision would not do for the transforms.
+    flat = image.float().reshape(*image.shape[:2], *[n for n in image.shape[2:] if n > 1] or [1])
+    with torch.autocast(image.device.type, enabled=False):
+        found = torch.cat([_strength(strongest) for strongest in _responses(flat, widths)], dim=1)
+    return found.reshape(len(image), len(widths), *image.shape[2:])
 
 
 def self_similarity(image: torch.Tensor, width: float = 2.0) -> torch.Tensor:
@@ -97,6 +82,32 @@ def structure_map(name: str, dims: int, channels: int = 1) -> tuple[StructureMap
     return found, maps.shape[1]
 
 
+def _strength(response: torch.Tensor) -> torch.Tensor:
+    typical = 2 * response.mean(dim=tuple(range(1, response.ndim)), keepdim=True)
+    return response / (response + typical.clamp_min(1e-4))
+
+
+def _responses(image: torch.Tensor, widths: Sequence[tuple[float, float]]) -> Iterator[torch.Tensor]:
+    """The strongest response (B, 1, *spatial) of channels and directions at each width."""
+    # Far enough for opposite borders hardly to see each other.
+    margin = math.ceil(2 * max(along for _, along in widths))
+    pads = [pad for n in reversed(image.shape[2:]) for pad in (margin, _length(n + 2 * margin) - n - margin)]
+    padded = F.pad(image, pads, mode="replicate")
+    axes = tuple(range(2, image.ndim))
+    spectrum, frequency = torch.fft.rfftn(padded, dim=axes), _frequencies(padded)
+    length = frequency.square().sum(dim=0)
+    inside = (..., *[slice(margin, margin + n) for n in image.shape[2:]])
+    for across, along in widths:
+        strongest = torch.zeros_like(image[:, :1])
+        for direction in _directions(image.ndim - 2).tolist():
+            through = torch.stack([part * axis for part, axis in zip(direction, frequency, strict=True)]).sum(dim=0)
+            rest = (length - through.square()).clamp_min(0)
+            filtered = 1j * through * torch.exp(-(across**2 * through.square() + along**2 * rest) / 2)
+            response = torch.fft.irfftn(spectrum * filtered, s=padded.shape[2:], dim=axes)[inside].abs()
+            strongest = torch.maximum(strongest, response.amax(dim=1, keepdim=True))
+        yield strongest
+
+
 def _length(least: int) -> int:
     """A length from ``least`` up that transforms fast and is odd, so that a flip only mirrors the spectrum."""
     while True:
@@ -117,10 +128,12 @@ def _frequencies(image: torch.Tensor) -> torch.Tensor:
 
 
 def _directions(dims: int) -> torch.Tensor:
-    """Unit vectors (N, D), one of each opposite pair: eight over the half circle, 25 over the half sphere.
+    """Unit vectors (N, D), one of each opposite pair: on a line one, over the half circle 8, over the half sphere 25.
 
     In 3D those to a voxel's neighbours and halfway between them, so that a flipped image has the same ones.
     """
+    if dims == 1:
+        return torch.ones(1, 1)
     if dims == 2:
         angles = math.pi * torch.arange(8) / 8
         return torch.stack([angles.cos(), angles.sin()], dim=1)

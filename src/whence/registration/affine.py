@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from whence.registration.start import starts
 from whence.space import Volume
 
 Progress = Callable[[str, int, int, float], None]
-# Share of the fixed image's weight that must meet the moving image for a start to count.
+# Share of the lighter image's weight that must meet the other for a start to count.
 OVERLAP = 0.3
 # Longest side, mm, from which on a field of view is looked at by the settings' spacings; smaller ones scale them.
 LARGE = 160.0
@@ -85,7 +86,7 @@ class _Stage:
         return cls(level, seen, similarity, points, centre, extent)
 
     def judge(self, linear: torch.Tensor, offset: torch.Tensor) -> tuple[torch.Tensor, float]:
-        """Energy of an affine, and the share of the fixed weight that it brings onto the moving image."""
+        """Energy of an affine, and the share of the lighter image's weight that meets the other's."""
         dims = self.fixed.grid.dims
         places = (linear @ self.points.reshape(dims, -1)).reshape(self.points.shape)
         coordinates = places + offset.reshape(1, dims, *[1] * dims)
@@ -94,9 +95,17 @@ class _Stage:
         if self.moving.weight is not None:
             there = kernels.sample(self.moving.weight, coordinates.detach(), "linear", "zeros")
             weight = there if weight is None else there * weight
-            whole = self.fixed.weight if self.fixed.weight is not None else torch.ones_like(there)
-            overlap = float(weight.sum() / whole.sum().clamp_min(1e-6))
+            overlap = float(weight.sum()) / self.lighter
         return self.similarity(warped, self.fixed.image, weight), overlap
+
+    @cached_property
+    def lighter(self) -> float:
+        """The weight of the image that has less of it, in voxels of the fixed one."""
+        found = []
+        for seen in (self.fixed, self.moving):
+            count = math.prod(seen.grid.shape) if seen.weight is None else float(seen.weight.sum())
+            found.append(count * float(np.prod(seen.grid.spacing / self.fixed.grid.spacing)))
+        return max(min(found), 1e-6)
 
     def inside(self, matrix: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """A world matrix as the linear part and offset from points to voxels of the moving image."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from whence.registration.pyramid import coarser, region, seen_on, seen_through
 from whence.space import Volume
@@ -24,7 +25,7 @@ def alike(
     """
     whole = region(fixed, fixed_mask)
     grid = coarser(whole, float(np.max(np.asarray(whole.shape) * whole.spacing)) / ACROSS)
-    there = moving.with_tensor(moving.tensor[:, :1] * 0 + 1) if moving_mask is None else moving_mask
+    there = moving.with_tensor(torch.ones_like(moving.tensor[:, :1])) if moving_mask is None else moving_mask
     one = seen_on(grid, fixed, fixed_mask, moving_mask is None)
     other = seen_on(grid, seen_through(matrix, moving), seen_through(matrix, there))
     inside = (one.image > BACKGROUND) & (other.image > BACKGROUND)

@@ -70,7 +70,8 @@ def optimise(
     whole, content = region(fixed, masks[0]), region(moving, masks[1])
     moving_mask = presence(moving, masks[1])
     transform: Transform | None = None
-    total = settings.smoothing(fixed.dims, across_modalities(similarity))
+    # A volume of one slice is the slice it is.
+    total = settings.smoothing(sum(n > 1 for n in fixed.grid.shape), across_modalities(similarity))
     for grid, iterations, width in _levels(whole, settings, getattr(similarity, "spacing", 0.0)):
         level = _Level.of(seen_on(grid, fixed, masks[0], masks[1] is None), moving, moving_mask, content)
         widths = in_voxels(grid, width * total)

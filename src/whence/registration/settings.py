@@ -83,12 +83,12 @@ class DiffeomorphicSettings:
     def smoothing(self, dims: int, across: bool) -> float:
         """The field's Gaussian width in voxels for images of ``dims``, ``across`` modalities or not.
 
-        A window of a slice averages a seventh of the voxels that one of a volume does, and measures across modalities
-        pull less surely than local correlation: their fields need a stiffer hand.
+        What a slice shows pulls less surely than a volume, whose neighbouring slices have their say, and measures
+        across modalities less surely than local correlation: their fields need a stiffer hand.
         """
         if self.smooth_total is not None:
             return self.smooth_total
-        return 2.0 if dims == 2 else 1.0 if across else 0.7
+        return 2.0 if dims < 3 else 1.0 if across else 0.7
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from whence.errors import InputError
 from whence.io import load_json, replacing
 from whence.memory import keep_freed_memory
 from whence.train.callbacks import progress_bar
-from whence.train.register import AUTO, RECORD, Images, RegisterConfig, made_of, register_files
+from whence.train.register import RECORD, Images, RegisterConfig, check_similarities, made_of, register_files
 from whence.train.run import check_folder
 from whence.train.similarity import find_similarity
 
@@ -41,8 +41,10 @@ def register_table(
         raise InputError(f"--jobs is at least 1; got {jobs}")
     config.settings()
     # What is wrong for every row is said once, before any of them is lost to it.
-    for name in {config.similarity, config.affine_similarity} - {AUTO}:
-        find_similarity(name, window=config.window, bins=config.bins)
+    check_similarities(config)
+    for name in (config.similarity, config.affine_similarity):
+        if Path(name).is_dir():
+            find_similarity(name)
     # Workers elsewhere have another working directory.
     out, faults = Path(out).resolve(), {}
     check_folder(out)
@@ -58,13 +60,13 @@ def register_table(
             tasks.append((row.id, images, folder, config, 0 if jobs == 1 and scheduler is None else threads))
         else:
             found[row.id] = kept
-    if tasks:
-        # A page of what is about to be replaced.
-        (out / "report.html").unlink(missing_ok=True)
     with progress_bar() as bar:
         task = bar.add_task("registering", total=len(rows) + len(faults), completed=len(found), note="")
         for record in _run(tasks, jobs, scheduler):
             found[record["id"]] = record
+            if record["state"] == "done":
+                # A page there is tells of what this has replaced.
+                (out / "report.html").unlink(missing_ok=True)
             bar.update(task, advance=1, note=f"{record['id']} {record['state']}")
             _write(_in_order(found, rows), out / TABLE)
     _write(_in_order(found, rows), out / TABLE)
@@ -107,6 +109,7 @@ def _record(name: str, state: str, figures: dict[str, Any], error: str = "") -> 
     return {
         "id": name,
         "state": state,
+        "similarity": figures.get("similarity"),
         "energy": figures.get("energy"),
         "folded": figures.get("folded"),
         "seconds": figures.get("seconds"),

@@ -41,9 +41,9 @@ def write_translation(
 
 
 def draw_error(found: SpatialError, moving: Volume, fixed: Volume, path: Path, largest: float | None = None) -> None:
-    """Picture of a pair on one grid and its error map, the middle slices of a volume; ``largest`` ends the colours.
+    """Picture of a pair (1, C, *spatial) on one grid and its error map; ``largest`` ends the colours.
 
-    The patient's right is on the left, as in the report.
+    Of a volume the middle axial slices, or the one slice it has; where they have a right, it is on the left.
     """
     import numpy as np
     from matplotlib.figure import Figure
@@ -57,14 +57,17 @@ def draw_error(found: SpatialError, moving: Volume, fixed: Volume, path: Path, l
         (f"|E|, mean {found.mean:.3f}", found.map, "inferno"),
     )
     for axis, (title, volume, colours) in zip(axes, shown, strict=True):
-        values = volume.grid.to_canonical(volume.tensor)[0, 0].numpy()[::-1]
+        values = volume.grid.to_canonical(volume.tensor)[0, 0].numpy()
+        across = values.shape.index(1) if 1 in values.shape else 2
+        values = values[::-1] if across > 0 else values
         if values.ndim == 3:
-            values = values[:, :, values.shape[2] // 2]
+            values = values.take(values.shape[across] // 2, axis=across)
         top = largest if colours == "inferno" else float(np.quantile(values, 0.998))
         drawn = axis.imshow(values.T, origin="lower", cmap=colours, vmin=0 if colours == "inferno" else None, vmax=top)
         axis.set_title(title, color="white")
         axis.axis("off")
-    axes[0].text(0.01, 0.5, "R", color="white", transform=axes[0].transAxes)
+    if across > 0:
+        axes[0].text(0.01, 0.5, "R", color="white", transform=axes[0].transAxes)
     figure.colorbar(drawn, ax=axes[2]).ax.tick_params(colors="white")
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=110, format="png")

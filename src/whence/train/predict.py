@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -59,12 +60,12 @@ def predict(
         common: dict[str, Any] = {"target": second, "name": str(image), "id": name}
         with progress_bar() as bar:
             task = bar.add_task("predicting", total=samples, note="")
-            predictor.method.on_step = _noted(bar, task)
-            trace = _drawn(
-                lambda n: predictor.predict(source, row_generator(n, name), **common),
-                range(seed, seed + samples),
-                lambda: bar.advance(task),
-            )
+            with _noted(predictor, bar, task):
+                trace = _drawn(
+                    lambda n: predictor.predict(source, row_generator(n, name), **common),
+                    range(seed, seed + samples),
+                    lambda: bar.advance(task),
+                )
         return [_judged(trace, judge).save(out)]
     if target is not None:
         raise InputError(f"{image} is a table, which names its targets itself; expected no --target")
@@ -74,13 +75,13 @@ def predict(
     folders = []
     with progress_bar() as bar:
         task = bar.add_task("predicting", total=len(rows) * samples, note="")
-        predictor.method.on_step = _noted(bar, task)
         for row in rows:
-            trace = _drawn(
-                lambda n, row=row: predict_row(predictor, row, rows, n),  # type: ignore[misc]
-                range(seed, seed + samples),
-                lambda: bar.advance(task),
-            )
+            with _noted(predictor, bar, task):
+                trace = _drawn(
+                    lambda n, row=row: predict_row(predictor, row, rows, n),  # type: ignore[misc]
+                    range(seed, seed + samples),
+                    lambda: bar.advance(task),
+                )
             trace = _judged(trace, judge)
             if "target" in row.files:
                 trace = beside_truth(trace, Truth.of(row, trace.image), row)
@@ -97,9 +98,14 @@ def _drawn(ask: Callable[[int], Trace], seeds: range, done: Callable[[], None]) 
     return traces[0] if len(traces) == 1 else joined(traces)
 
 
-def _noted(bar: Progress, task: TaskID) -> Callable[[int, int], None]:
-    """Shows how far an answer of many steps has come."""
-    return lambda done, total: bar.update(task, note=f"step {done} of {total}")
+@contextmanager
+def _noted(predictor: Predictor, bar: Progress, task: TaskID) -> Iterator[None]:
+    """Within the block the bar shows how far an answer of many steps has come."""
+    predictor.method.on_step = lambda done, total: bar.update(task, note=f"step {done} of {total}")
+    try:
+        yield
+    finally:
+        predictor.method.on_step = None
 
 
 def _judged(trace: Trace, judge: Predictor | None) -> Trace:

@@ -51,7 +51,7 @@ class RegisterConfig:
         levels: factors of coarseness, coarse to fine; the preset's if empty.
         iterations: steps of each level; the preset's if empty.
         smooth_step: width in voxels of the Gaussian on forces; the preset's if not given.
-        smooth_total: width in voxels of the Gaussian on the field; the preset's if not given.
+        smooth_total: width in voxels of the Gaussian on the field; if not given, what suits dimension and similarity.
     """
 
     similarity: str = AUTO
@@ -108,6 +108,7 @@ def register_files(
     out = Path(out)
     check_folder(out)
     settings = config.settings()
+    check_similarities(config)
     fixed = read_image(images.fixed)
 
     def make(chosen: str) -> Similarity:
@@ -138,7 +139,9 @@ def register_files(
     seconds = round(time.monotonic() - began, 2)
     figures = {"seconds": seconds, "energy": found.energies[-1][2] if found.energies else None}
     figures["folded"] = folding(found.displacement)
-    shown = {"similarity": found.similarity or config.similarity}
+    taken = config.affine_similarity if settings.diffeomorphic is None else found.similarity or config.similarity
+    figures["similarity"] = taken
+    shown = {"similarity": taken}
     shown |= {"preset": config.preset, "transform": config.transform}
     trace = Trace.build(
         moving,
@@ -158,6 +161,15 @@ def register_files(
     return figures
 
 
+def check_similarities(config: RegisterConfig) -> None:
+    """Raise InputError for a similarity that no images can be compared by, those of ``auto`` among them."""
+    names = ("ncc", "mi") if config.similarity == AUTO else (config.similarity,)
+    for name in (*names, config.affine_similarity):
+        # A run is looked at when it is loaded.
+        if not Path(name).is_dir():
+            find_similarity(name, window=config.window, bins=config.bins)
+
+
 def register_with_bar(images: Images, out: str | Path, config: RegisterConfig) -> Path:
     """Register two files under a progress bar that shows the energy; returns the trace folder."""
     with progress_bar() as bar:
@@ -166,7 +178,9 @@ def register_with_bar(images: Images, out: str | Path, config: RegisterConfig) -
         def show(stage: str, iteration: int, iterations: int, energy: float) -> None:
             bar.update(task, description=stage, total=iterations, completed=iteration + 1, note=f"energy {energy:.4f}")
 
-        register_files(images, out, config, progress=show)
+        figures = register_files(images, out, config, progress=show)
+    if config.similarity == AUTO:
+        print(f"compared by {figures['similarity']}")
     return Path(out)
 
 
