@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
 
@@ -10,7 +11,9 @@ from whence.cli import main
 from whence.data import read_pairs
 from whence.data.phantom import write_phantom
 from whence.io import read
+from whence.space import Grid, Volume
 from whence.trace import Trace
+from whence.train.compare import middle_slice
 
 FIT = {
     "network": "unet",
@@ -54,6 +57,9 @@ def test_an_error_map_its_picture_and_its_trace(heads, run, tmp_path, capsys):
     assert found.grid.same_as(read(row.path("source")).grid)
     assert 0 <= float(found.tensor.min()) <= float(found.tensor.max()) <= 1
     assert (out / "error.png").read_bytes()[:4] == b"\x89PNG"
+    assert Trace.load(out).info["kind"] == "compared"
+    assert main(["report", str(out)]) == 0
+    assert "<title>Spatial error" in (out / "report.html").read_text()
     trace = Trace.load(out)
     assert torch.allclose(trace.extras["spatial error"].tensor, found.tensor)
     assert f"{trace.info['spatial_error_mean']:.4f}" in said
@@ -161,3 +167,16 @@ def test_an_evaluator_of_other_images(run, tmp_path, capsys):
     given = ["fit", "regnet", "--data", str(tmp_path / "volumes" / "pairs.csv"), "--similarity", str(run)]
     assert main([*given, "--out", str(tmp_path / "net")]) == 2
     assert "sees 2D images of 1 channel(s); expected 3D ones of 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("missing", "has_right"), [(0, False), (1, True), (2, True)])
+def test_the_slice_that_is_shown(missing, has_right):
+    """A volume of one slice shows it whichever way it lies; the patient's right comes first."""
+    shape = [6, 7, 8]
+    shape[missing] = 1
+    values = torch.arange(float(np.prod(shape))).reshape(1, 1, *shape)
+    shown, right = middle_slice(Volume(values, Grid(tuple(shape), np.eye(4))))
+    assert shown.shape == tuple(n for n in shape if n > 1)
+    assert right == has_right
+    # The last voxel along R is the first that is shown.
+    assert shown[0, 0] == (values[0, 0, -1, 0, 0] if has_right else 0)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from whence.data.dataset import read_image
 from whence.errors import InputError
 from whence.io import replacing, write
@@ -45,7 +47,6 @@ def draw_error(found: SpatialError, moving: Volume, fixed: Volume, path: Path, l
 
     Of a volume the middle axial slices, or the one slice it has; where they have a right, it is on the left.
     """
-    import numpy as np
     from matplotlib.figure import Figure
 
     largest = largest or max(0.1, float(np.quantile(found.map.numpy(), 0.998)))
@@ -57,20 +58,27 @@ def draw_error(found: SpatialError, moving: Volume, fixed: Volume, path: Path, l
         (f"|E|, mean {found.mean:.3f}", found.map, "inferno"),
     )
     for axis, (title, volume, colours) in zip(axes, shown, strict=True):
-        values = volume.grid.to_canonical(volume.tensor)[0, 0].numpy()
-        across = values.shape.index(1) if 1 in values.shape else 2
-        values = values[::-1] if across > 0 else values
-        if values.ndim == 3:
-            values = values.take(values.shape[across] // 2, axis=across)
+        values, has_right = middle_slice(volume)
         top = largest if colours == "inferno" else float(np.quantile(values, 0.998))
         drawn = axis.imshow(values.T, origin="lower", cmap=colours, vmin=0 if colours == "inferno" else None, vmax=top)
         axis.set_title(title, color="white")
         axis.axis("off")
-    if across > 0:
+    if has_right:
         axes[0].text(0.01, 0.5, "R", color="white", transform=axes[0].transAxes)
     figure.colorbar(drawn, ax=axes[2]).ax.tick_params(colors="white")
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=110, format="png")
+
+
+def middle_slice(volume: Volume) -> tuple[np.ndarray, bool]:
+    """The middle axial slice (2D) of a volume, or the one slice it has, and whether its first axis runs from R to L."""
+    values = volume.grid.to_canonical(volume.tensor)[0, 0].numpy()
+    across = values.shape.index(1) if 1 in values.shape else 2
+    if across > 0:
+        values = values[::-1]
+    if values.ndim == 3:
+        values = values.take(values.shape[across] // 2, axis=across)
+    return values, across > 0
 
 
 def _pair(first: str | Path, second: str | Path) -> tuple[Volume, Volume]:
