@@ -175,7 +175,7 @@ def test_what_makes_no_trace(tmp_path):
     other = Displacement.identity(oblique(2, (9, 9)))
     with pytest.raises(ValueError, match="prediction's grid"):
         Trace.build(trace.source, trace.image, other, trace.inverse, method="made")
-    with pytest.raises(ValueError, match="recovered or registered"):
+    with pytest.raises(ValueError, match="recovered, registered or compared"):
         make(2, kind="guessed")
     for points in (np.zeros(2), np.zeros((3, 3)), [[1.0]]):
         with pytest.raises(InputError, match=r"expected points \(N, 2\)"):
