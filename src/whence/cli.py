@@ -154,10 +154,11 @@ def _predict(given: list[str]) -> None:
     parser.add_argument("--samples", type=int, default=1, help="draws of a method that samples: mean and deviations")
     parser.add_argument("--device", type=str, default="cpu", help="cpu, cuda, mps")
     parser.add_argument("--target", type=Path, default=None, help="second image of a method that compares two")
+    parser.add_argument("--labels", type=Path, default=None, help="the image's labels, for a method that sees them")
     parser.add_argument("--evaluator", type=Path, default=None, help="run that judges novelty by its spatial error")
     options = parser.parse_args(given)
     chosen = (options.split, options.seed, options.device, options.target, options.evaluator)
-    for folder in predict(options.run, options.image, options.out, *chosen, options.samples):
+    for folder in predict(options.run, options.image, options.out, *chosen, options.samples, options.labels):
         print(folder)
 
 

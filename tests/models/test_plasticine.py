@@ -15,7 +15,7 @@ from whence.models.diffusion import clean, scheduler, wanted
 from whence.models.plasticine import Plasticine, PlasticineConfig
 from whence.models.predictor import Predictor
 from whence.models.remap import shuffle_remap
-from whence.models.structure import STRUCTURES, edges, structure_map
+from whence.models.structure import STRUCTURES, Structure, edges
 from whence.space import Grid, Volume
 from whence.trace import Trace
 from whence.train.options import read_recipe
@@ -94,14 +94,14 @@ def test_a_structure_by_its_name():
     assert torch.equal(net.structure(-torch.ones(1, 1, 4, 4)), torch.ones(1, 1, 4, 4))
     assert net.training_step(batch_of(net, (32, 32)), net.optimizers(), lambda loss: loss.backward(), generator())
     for name, reason in [
-        ("corners", "unknown structure 'corners'; expected one of edges"),
+        ("corners", "unknown structure 'corners'; expected some of edges"),
         ("no_such_module:f", "cannot be had"),
         ("torch:no_such_function", "cannot be had"),
         ("torch:sum", "returns .. for images of .1, 1, 16, 16."),
         ("torch:is_tensor", "returns bool"),
     ]:
         with pytest.raises(InputError, match=reason):
-            structure_map(name, 2)
+            Structure(name, 2)
 
 
 @pytest.mark.parametrize("answer", ["epsilon", "v_prediction"])
@@ -132,7 +132,7 @@ def test_a_step_trains_both_parts_end_to_end(shape, given):
             batch_of(net, shape), optimizers, lambda loss: loss.backward(), generator(step), step
         )
     assert all(bool(torch.isfinite(value)) for value in report.values())
-    assert set(report) == {"loss", "noise", "place", "agreement", "smooth"}
+    assert set(report) == {"loss", "noise", "place", "agreement", "reading", "smooth"}
     # The noise term alone reaches the spatial module, through the structure it carries.
     net.zero_grad()
     terms = net._terms(batch_of(net, shape), generator(5))

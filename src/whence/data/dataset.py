@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from whence.data.frame import PLANES, Frame, fit_shape
 from whence.data.pairs import Pair, PairsTable
 from whence.errors import InputError
-from whence.io import read
+from whence.io import read, read_labels
 from whence.space import Grid, Volume
 
 Progress = Callable[[int, int], None]
@@ -86,7 +86,8 @@ class PairDataset(Dataset):
     ``columns`` are those every sample holds, ``optional`` those it holds where every row has them.
     A 2D frame on volumes makes a sample of every slice that shows enough foreground in all its images.
     ``foreground`` is the least share of voxels above background a slice must have. ``derive`` makes further tensors
-    of a sample's images, each with a batch axis of 1, which are kept with it.
+    of a sample's images, each with a batch axis of 1, which are kept with it. With ``labels`` a sample also holds those
+    of each image, (1, *shape), as ``<image>_labels``, the column they stand in.
     """
 
     def __init__(
@@ -98,8 +99,9 @@ class PairDataset(Dataset):
         columns: Sequence[str] = ("source", "target"),
         optional: Sequence[str] = ("registered",),
         derive: Derive | None = None,
+        labels: bool = False,
     ) -> None:
-        self.frame = frame
+        self.frame, self.labels = frame, labels
         self.columns = [*columns, *(column for column in optional if table.has(column))]
         self.samples: list[dict[str, torch.Tensor]] = []
         self.ids: list[str] = []
@@ -136,11 +138,20 @@ class PairDataset(Dataset):
             batch, _ = self.frame.enter(volume, lattice)
             # Half precision keeps 11 bits, more than a scanner's noise leaves, in half the memory.
             batches[column] = fit_shape(batch, self.frame.shape).half()
+            if self.labels:
+                found = read_labels(row.path(f"{column}_labels"))
+                if found.dims != source.dims:
+                    raise InputError(f"{row.path(f'{column}_labels')} is {found.dims}D; its image is {source.dims}D")
+                batches[f"{column}_labels"] = fit_shape(self.frame.enter_labels(found, lattice), self.frame.shape, 0.0)
         count = batches["source"].shape[0]
         samples = [{column: batch[n] for column, batch in batches.items()} for n in range(count)]
         if self.frame.across(lattice.dims) is None:
             return samples
-        return [s for s in samples if all(float((image > -0.8).float().mean()) >= foreground for image in s.values())]
+        return [
+            sample
+            for sample in samples
+            if all(float((sample[name] > -0.8).float().mean()) >= foreground for name in self.columns)
+        ]
 
 
 def _derived(sample: dict[str, torch.Tensor], derive: Derive) -> dict[str, torch.Tensor]:

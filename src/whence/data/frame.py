@@ -112,6 +112,10 @@ class Frame:
         intensity = Intensity.of_tensor(batch)
         return intensity.normalise(batch), intensity
 
+    def enter_labels(self, volume: Volume, lattice: Grid) -> torch.Tensor:
+        """Batch (N, 1, *spatial) of a segmentation on the lattice, as float32: the label around a point."""
+        return self.slices(resample(volume, lattice, mode="label").tensor).float()
+
     def slices(self, tensor: torch.Tensor) -> torch.Tensor:
         """Volume (1, C, *3D) as a batch of its slices (N, C, *2D); an image of the model's dimensions: itself."""
         axis = self.across(tensor.ndim - 2)

@@ -55,6 +55,14 @@ class Method(nn.Module):
     # Called with the steps done and their number by an ``infer`` that takes many.
     on_step: Callable[[int, int], None] | None = None
 
+    @classmethod
+    def sees_labels(cls, config: Any) -> bool:
+        """Whether with this config it learns from its images' labels, columns ``..._labels``, and predicts with them.
+
+        A batch then holds labels (B, 1, *spatial), whole numbers as float32, beside each image of ``columns``.
+        """
+        return False
+
     def bind(self, load: Callable[[str], Any]) -> None:
         """Prepare for training what other runs contribute; ``load`` gives the Predictor of a run folder."""
 

@@ -5,13 +5,16 @@ intensity translation and spatial transformation inside one denoising diffusion 
 diffeomorphic, topology-preserving correspondence. The equations are ours.
 
     z_t   = sqrt(a_t) y + sqrt(1 - a_t) e                   a target y under the noise of step t
-    v_t   = T(S, z_t, S(z_t), a_t),  phi_t = exp(v_t)       where the target's points come from in the source
+    S_t   = R(z_t, a_t)                                     the structure that is read off it
+    v_t   = T(S, S_t, z_t, a_t),  phi_t = exp(v_t)          where the target's points come from in the source
     L     = |D(z_t, S o psi, t) - e|^2                      noise: psi is phi or phi_t, by turns
             + w_p |phi_t - phi|_1                           place: phi the true map, or else that of no noise, phi_0
             + w_s |S o phi_0 - S(y)|_1                      agreement
+            + w_e |S_t - S(y)|^2                            reading
             + w_r |grad v_t|^2                              smoothness
 
-S is the structure map of the source. Sampling runs t from noise to image; the field of the finished image is the trace.
+S is the structure map of the source, from its image, its labels or both. Sampling runs t from noise to image; the field
+of the finished image is the trace.
 """
 
 from __future__ import annotations
@@ -24,13 +27,13 @@ from typing import ClassVar, Literal
 import torch
 
 from whence import kernels
-from whence.data.perturbation import Perturbation, after_affine
+from whence.data.perturbation import Perturbation
 from whence.losses import gradient_energy
 from whence.models.diffusion import SOLVERS, scheduler, wanted
 from whence.models.method import Method, Prediction
-from whence.models.remap import shuffle_remap
-from whence.models.structure import structure_map
-from whence.nets import DemonsNet, DenoisingUNet
+from whence.models.moved import RandomMotion, another_device, turns
+from whence.models.structure import Structure, sees_labels
+from whence.nets import DemonsNet, DenoisingUNet, Reader
 
 _RANGES = (
     ("noise_steps", 10, 100_000),
@@ -38,6 +41,7 @@ _RANGES = (
     ("squarings", 0, 16),
     ("place", 0, 1e6),
     ("agreement", 0, 1e6),
+    ("reading", 0, 1e6),
     ("smoothness", 0, 1e6),
     ("given", 0, 1),
     ("aligned", 0, 1),
@@ -54,8 +58,9 @@ class PlasticineConfig:
     """Options of Plasticine.
 
     Args:
-        structure: what stands for the source: edges, mind, both (edges+mind), or module:function for a function of
-            images (B, C, *spatial) in [-1, 1] that returns maps (B, K, *spatial).
+        structure: what stands for the source: edges, mind, labels (where every image has labels), several joined by +
+            (edges+labels), or module:function for a function of images (B, C, *spatial) in [-1, 1] that returns maps
+            (B, K, *spatial).
         features: channels of the denoiser, from full resolution down, multiples of 8.
         blocks: its residual blocks a level.
         attention: how many of its deepest levels have self-attention.
@@ -71,6 +76,7 @@ class PlasticineConfig:
         place: weight of the field's distance, in voxels, to the true map, or to the module's own answer for the image
             without noise where none is known.
         agreement: weight of the carried structure's difference from the target's.
+        reading: weight of the squared difference of the structure that is read off a noisy target from its own.
         smoothness: weight of the velocity's gradient energy.
         transformation: whether there is a spatial transformation module; without it the source's structure stays where
             it is, and the trace is recovered by registration.
@@ -104,6 +110,7 @@ class PlasticineConfig:
     squarings: int = 7
     place: float = 0.3
     agreement: float = 3.0
+    reading: float = 3.0
     smoothness: float = 0.1
     transformation: bool = True
     given: float = 0.5
@@ -131,13 +138,14 @@ class PlasticineConfig:
                 raise ValueError(f"{name} must lie between {least:g} and {most:g}; got {getattr(self, name)}")
         if self.solver not in SOLVERS:
             raise ValueError(f"unknown solver {self.solver!r}; expected one of {', '.join(SOLVERS)}")
-        self.motions  # noqa: B018 - refuses what is out of range
+        self.motion  # noqa: B018 - refuses what is out of range
 
     @property
-    def motions(self) -> tuple[Perturbation, Perturbation]:
-        """The random maps that these options describe, fine and coarse."""
+    def motion(self) -> RandomMotion:
+        """The random maps that these options describe."""
         affine = (self.rotation, self.translation, self.scaling)
-        return Perturbation(*affine, self.elastic, 12.0), Perturbation(0.0, 0.0, 0.0, self.coarse, 36.0)
+        coarse = Perturbation(0.0, 0.0, 0.0, self.coarse, 36.0)
+        return RandomMotion(Perturbation(*affine, self.elastic, 12.0), coarse, self.squarings)
 
 
 class Plasticine(Method):
@@ -154,26 +162,44 @@ class Plasticine(Method):
     def __init__(self, config: PlasticineConfig, dims: int, source_channels: int, target_channels: int) -> None:
         super().__init__()
         self.config, self.dims, self.channels = config, dims, target_channels
-        self.structure, channels = structure_map(config.structure, dims, source_channels)
+        self.structure = Structure(config.structure, dims, source_channels)
+        channels = self.structure.channels
+        if self.structure.labelled:
+            self.inputs = ("source", "source_labels")
         sizes = (config.blocks, config.attention, config.patch)
         self.denoiser = DenoisingUNet(dims, channels + target_channels, target_channels, config.features, *sizes)
-        # Between the structures of the source and of the noisy target, which it sees with its share of signal.
-        context, steps = target_channels + 1, (config.scales, config.squarings)
-        self.spatial = DemonsNet(dims, channels, context, config.spatial_features, *steps)
-        self.multiple = math.lcm(self.denoiser.multiple, self.spatial.multiple)
+        self.multiple = self.denoiser.multiple
+        if config.transformation:
+            # A noisy target is seen with its share of signal.
+            context, features = target_channels + 1, config.spatial_features
+            self.reader = Reader(dims, self.structure.of_image + context, channels, features)
+            self.spatial = DemonsNet(dims, channels, context, features, config.scales, config.squarings)
+            self.multiple = math.lcm(self.multiple, self.spatial.multiple, self.reader.multiple)
         self.noise = scheduler("ddim", config.noise_steps, config.noise_schedule, config.answer)
+
+    @classmethod
+    def sees_labels(cls, config: PlasticineConfig) -> bool:
+        return sees_labels(config.structure)
 
     def derive(self, sample: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Structure maps (1, K, *spatial) of a sample's images, computed once and kept with it."""
-        return {f"{name}_structure": self.structure(image) for name, image in sample.items()}
+        images = {name: image for name, image in sample.items() if not name.endswith("_labels")}
+        return {
+            f"{name}_structure": self.structure(image, sample.get(f"{name}_labels")) for name, image in images.items()
+        }
 
-    def velocity(self, structure: torch.Tensor, noisy: torch.Tensor, signal: torch.Tensor) -> torch.Tensor:
-        """Velocity (B, D, *spatial) in voxels whose exponential says where the target's points come from.
+    def read(self, noisy: torch.Tensor, signal: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The structure (B, K, *spatial) that a noisy target shows, and what it is seen with (B, C + 1, *spatial).
 
         ``signal`` (B,) is sqrt(a_t), the share of the target in ``noisy``: 1 for an image without noise.
         """
         level = signal.to(noisy).reshape(-1, *[1] * (noisy.ndim - 1)).expand(len(noisy), 1, *noisy.shape[2:])
-        return self.spatial(structure, self.structure(noisy), torch.cat([noisy, level], dim=1))
+        context = torch.cat([noisy, level], dim=1)
+        return self.reader(torch.cat([self.structure.image(noisy), context], dim=1)), context
+
+    def velocity(self, structure: torch.Tensor, noisy: torch.Tensor, signal: torch.Tensor) -> torch.Tensor:
+        """Velocity (B, D, *spatial) in voxels whose exponential says where the target's points come from."""
+        return self.spatial(structure, *self.read(noisy, signal))
 
     def denoise(self, carried: torch.Tensor, noisy: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
         """The denoiser's answer, given the source's structure as it is carried."""
@@ -182,7 +208,7 @@ class Plasticine(Method):
     @torch.no_grad()
     def infer(self, batch: dict[str, torch.Tensor], generator: torch.Generator) -> Prediction:
         c = self.config
-        structure = self.structure(batch["source"])
+        structure = self.structure(batch["source"], batch.get("source_labels"))
         count = len(structure)
         image = torch.randn((count, self.channels, *structure.shape[2:]), generator=generator).to(structure)
         solver = scheduler(c.solver, c.noise_steps, c.noise_schedule, c.answer)
@@ -238,18 +264,17 @@ class Plasticine(Method):
         sought = wanted(self.noise, target, noise, step)
         if not c.transformation:
             return {"noise": (self.denoise(structure, noisy, step) - sought).square().mean()}
-        velocities = [
-            self.velocity(structure, noisy, self._signal(step)),
-            self.velocity(structure, target, torch.ones(count)),
-        ]
+        looks = [self.read(noisy, self._signal(step)), self.read(target, torch.ones(count))]
+        velocities = [self.spatial(structure, *look) for look in looks]
         hidden, plain = (kernels.exp(velocity, c.squarings) for velocity in velocities)
         right = torch.where(known, true, plain.detach())
-        aligned = self._turns(c.aligned, target, generator)
+        aligned = turns(c.aligned, target, generator)
         carried = kernels.warp(structure, torch.where(aligned, right, hidden))
         return {
             "noise": (self.denoise(carried, noisy, step) - sought).square().mean(),
             "place": ((hidden - right).abs().mean() + (plain - right).abs().mean()) / 2,
             "agreement": (kernels.warp(structure, plain) - goal).abs().mean(),
+            "reading": torch.stack([(seen - goal).square().mean() for seen, _ in looks]).mean(),
             "smooth": (gradient_energy(velocities[0]) + gradient_energy(velocities[1])) / 2,
         }
 
@@ -257,41 +282,18 @@ class Plasticine(Method):
         self, batch: dict[str, torch.Tensor], generator: torch.Generator
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """A source's structure (B, K, *spatial), the map to it (B, D, *spatial), and whether it is known."""
-        target = batch["target"]
-        velocity = self._motion(len(target), tuple(target.shape[2:]), generator).to(target)
-        if not self.config.transformation:
-            velocity = torch.zeros_like(velocity)
-        away, back = (kernels.exp(sign * velocity, self.config.squarings) for sign in (1, -1))
-        other = self.structure(kernels.warp(self._another(target, generator), away))
-        given = self._turns(self.config.given, target, generator)
-        return torch.where(given, batch["source_structure"], other), back, ~given
-
-    def _another(self, image: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """The same things as another device might show them: other intensities, other noise."""
-        # Remapped as it is, noise between two intensities would become as strong as what it hides.
-        smooth = kernels.gaussian(image, 1.0)
-        remapped = self._turns(self.config.remapped, image, generator)
-        shown = torch.where(remapped, shuffle_remap(smooth, generator, (2, 8)), image)
-        strength = self.config.disturbed * torch.rand((len(image), *[1] * (image.ndim - 1)), generator=generator)
-        noise = torch.randn(image.shape, generator=generator)
-        return shown + (strength * noise).to(image)
-
-    def _turns(self, share: float, like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Whose turn it is, (B, 1, 1...): true for a share of the batch."""
-        return (torch.rand((len(like), *[1] * (like.ndim - 1)), generator=generator) < share).to(like.device)
-
-    def _motion(self, count: int, shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
-        """Random velocities (count, D, *shape) in voxels, on the CPU, from none to the full strength."""
-        fine, coarse = self.config.motions
-        parts = (
-            after_affine(fine.affine(count, shape, generator), torch.zeros(count, len(shape), *shape)),
-            fine.bend(count, shape, generator),
-            coarse.bend(count, shape, generator),
-        )
-        size = (count, *[1] * (len(shape) + 1))
-        return torch.stack([torch.rand(size, generator=generator) * part for part in parts]).sum(dim=0)
+        c, target, labels = self.config, batch["target"], batch.get("target_labels")
+        away, back = self.config.motion(len(target), tuple(target.shape[2:]), generator)
+        if not c.transformation:
+            away, back = torch.zeros_like(away), torch.zeros_like(back)
+        away, back = away.to(target), back.to(target)
+        shown = another_device(kernels.warp(target, away), generator, c.remapped, c.disturbed)
+        moved = None if labels is None else kernels.warp(labels, away, mode="nearest")
+        given = turns(c.given, target, generator)
+        return torch.where(given, batch["source_structure"], self.structure(shown, moved)), back, ~given
 
     def _total(self, terms: dict[str, torch.Tensor]) -> torch.Tensor:
         c = self.config
         weights = {"noise": 1.0, "agreement": c.agreement, "smooth": c.smoothness, "place": c.place}
+        weights["reading"] = c.reading
         return torch.stack([weights[name] * term for name, term in terms.items()]).sum()

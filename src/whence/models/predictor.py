@@ -32,6 +32,7 @@ class Predictor:
         generator: torch.Generator | None = None,
         *,
         target: Volume | None = None,
+        labels: Volume | None = None,
         name: str = "the image",
         **info: Any,
     ) -> Trace:
@@ -40,7 +41,8 @@ class Predictor:
         A 2D method trained on slices takes a volume slice by slice. A method that has no field of its
         own gets one by registering source and prediction; the trace then says ``recovered``. Without a
         ``generator`` sampling methods draw from seed 0. A method that looks at a target as well (registration,
-        a reference) needs ``target``, of the same world; others leave it alone.
+        a reference) needs ``target``, of the same world, one that sees labels those of the source; others leave them
+        alone.
         Raises InputError where dimensions or channels are not the model's; ``name`` is the image's in it.
         """
         count, channels = source.tensor.shape[:2]
@@ -55,6 +57,8 @@ class Predictor:
         batch = {"source": inputs}
         if "target" in self.method.inputs:
             batch["target"] = self._target(target, lattice, source)
+        if "source_labels" in self.method.inputs:
+            batch["source_labels"] = self._labels(labels, lattice, source)
         result = self._infer(batch, generator or torch.Generator().manual_seed(0))
         image = self._volume(intensity.restore(result.image), lattice, source.grid)
         extras = {key: self._volume(value, lattice, source.grid) for key, value in result.extras.items()}
@@ -86,11 +90,21 @@ class Predictor:
             )
         return self.frame.enter(target, lattice)[0]
 
+    def _labels(self, labels: Volume | None, lattice: Grid, source: Volume) -> torch.Tensor:
+        """Batch of the source's labels on its lattice."""
+        if labels is None:
+            raise InputError(f"this {self.method.name} sees the labels of an image; expected those of the source")
+        if labels.dims != source.dims or labels.tensor.shape[1] != 1:
+            found = f"{labels.dims}D with {labels.tensor.shape[1]} channel(s)"
+            raise InputError(f"labels of the source are {source.dims}D with 1 channel; got {found}")
+        return self.frame.enter_labels(labels, lattice)
+
     def _infer(self, inputs: dict[str, torch.Tensor], generator: torch.Generator) -> Prediction:
         shape = tuple(inputs["source"].shape[2:])
+        enough = up_to_multiple(shape, self.method.multiple)
         device = next(self.method.parameters()).device
         padded = {
-            name: fit_shape(batch, up_to_multiple(shape, self.method.multiple)).to(device).split(self.batch)
+            name: fit_shape(batch, enough, 0.0 if name.endswith("_labels") else -1.0).to(device).split(self.batch)
             for name, batch in inputs.items()
         }
         self.method.eval()

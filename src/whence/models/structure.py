@@ -43,30 +43,78 @@ def self_similarity(image: torch.Tensor, width: float = 2.0) -> torch.Tensor:
     return torch.cat([mean, 2 * (entries - mean).square().mean(dim=1, keepdim=True).sqrt()], dim=1)
 
 
-def edges_and_similarity(image: torch.Tensor) -> torch.Tensor:
-    """Edges of two widths and self-similarity, (B, 4, *spatial) in 0..1."""
-    return torch.cat([edges(image), self_similarity(image)], dim=1)
-
-
 # Name: function, number of channels.
 STRUCTURES: dict[str, tuple[StructureMap, int]] = {
     "edges": (edges, 2),
     "mind": (self_similarity, 2),
-    "edges+mind": (edges_and_similarity, 4),
 }
+LABELS = "labels"
 
 
-def structure_map(name: str, dims: int, channels: int = 1) -> tuple[StructureMap, int]:
-    """The structure map of a name and how many channels it gives images of ``channels``.
+def label_maps(labels: torch.Tensor) -> torch.Tensor:
+    """Borders and codes (B, 5, *spatial) in 0..1 of labels (B, 1, *spatial), whole numbers of any type.
 
-    A name of ``STRUCTURES``, or ``module:function``: any function of images (B, C, *spatial) in [-1, 1] that returns
-    maps (B, K, *spatial), best in 0..1. Raises InputError for an unknown name or a function that returns something
-    else.
+    The first channel is 1 where a neighbour has another label. The others tell labels apart, whichever and however many
+    there are: label n is frac(1/2 + n a_j) with a_j the powers of 1 / g, g^5 = g + 1, the additive recurrence that
+    fills four dimensions evenly (Roberts 2018); background is 1/2 in all.
     """
-    if ":" not in name:
-        if name not in STRUCTURES:
-            raise InputError(f"unknown structure {name!r}; expected one of {', '.join(STRUCTURES)}, or module:function")
-        return STRUCTURES[name]
+    shown = labels.float()
+    pool = {3: F.max_pool1d, 4: F.max_pool2d, 5: F.max_pool3d}[labels.ndim]
+    most, least = pool(shown, 3, 1, 1), -pool(-shown, 3, 1, 1)
+    steps = torch.tensor([1.1673039782614187**-power for power in range(1, 5)], dtype=torch.float64)
+    codes = labels.double() * steps.to(labels.device).reshape(1, -1, *[1] * (labels.ndim - 2))
+    return torch.cat([(most != least).float(), torch.remainder(codes + 0.5, 1.0).float()], dim=1)
+
+
+class Structure:
+    """The structure maps of a name: ``image`` functions of what is seen, and those of labels where it asks for them.
+
+    Names are those of ``STRUCTURES`` and ``labels``, joined by ``+`` (edges+labels), or ``module:function``: any
+    function of images (B, C, *spatial) in [-1, 1] that returns maps (B, K, *spatial), best in 0..1. Raises InputError
+    for an unknown name or a function that returns something else.
+    """
+
+    def __init__(self, name: str, dims: int, channels: int = 1) -> None:
+        self.labelled = False
+        self.functions: list[StructureMap] = []
+        self.of_image = 0
+        for part in [name] if ":" in name else name.split("+"):
+            if part == LABELS:
+                self.labelled = True
+                continue
+            function, count = _external(part, dims, channels) if ":" in part else _named(part)
+            self.functions.append(function)
+            self.of_image += count
+        self.channels = self.of_image + (5 if self.labelled else 0)
+
+    def image(self, image: torch.Tensor) -> torch.Tensor:
+        """The maps (B, of_image, *spatial) that an image shows without its labels."""
+        found = [function(image) for function in self.functions]
+        return torch.cat(found, dim=1) if found else image[:, :0]
+
+    def __call__(self, image: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
+        """All maps (B, channels, *spatial) of an image and, where the name asks for them, its labels."""
+        if not self.labelled:
+            return self.image(image)
+        if labels is None:
+            raise ValueError("these structure maps are also of labels; got none")
+        return torch.cat([self.image(image), label_maps(labels)], dim=1)
+
+
+def sees_labels(name: str) -> bool:
+    """Whether the structure of a name is also of labels."""
+    return ":" not in name and LABELS in name.split("+")
+
+
+def _named(name: str) -> tuple[StructureMap, int]:
+    if name not in STRUCTURES:
+        known = ", ".join([*STRUCTURES, LABELS])
+        raise InputError(f"unknown structure {name!r}; expected some of {known}, joined by +, or module:function")
+    return STRUCTURES[name]
+
+
+def _external(name: str, dims: int, channels: int) -> tuple[StructureMap, int]:
+    """A function by its name, and how many channels it gives."""
     module, _, function = name.partition(":")
     try:
         found: StructureMap = getattr(import_module(module), function)

@@ -4,6 +4,7 @@ from whence.nets.demons import DemonsNet, demons_forces
 from whence.nets.diffusion import DenoisingUNet
 from whence.nets.discriminator import patch_discriminator
 from whence.nets.pyramid import Decoder, Encoder, VelocityHead
+from whence.nets.reader import Reader
 from whence.nets.resnet import ResNetGenerator
 from whence.nets.unet import RegistrationUNet
 
@@ -12,6 +13,7 @@ __all__ = [
     "DemonsNet",
     "DenoisingUNet",
     "Encoder",
+    "Reader",
     "RegistrationUNet",
     "ResNetGenerator",
     "VelocityHead",

@@ -96,8 +96,9 @@ def predict_row(predictor: Predictor, row: Pair, table: PairsTable, seed: int = 
     path = row.path("source")
     known = {"label_names": table.label_names} if table.label_names else {}
     target = read_image(row.path("target")) if "target" in predictor.method.inputs else None
-    generator = row_generator(seed, row.id)
-    return predictor.predict(read_image(path), generator, target=target, name=str(path), id=row.id, **known)
+    labels = read_labels(row.path("source_labels")) if "source_labels" in predictor.method.inputs else None
+    given = {"target": target, "labels": labels, "name": str(path), "id": row.id}
+    return predictor.predict(read_image(path), row_generator(seed, row.id), **given, **known)
 
 
 def beside_truth(trace: Trace, truth: Truth, row: Pair) -> Trace:

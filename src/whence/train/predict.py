@@ -12,6 +12,7 @@ from rich.progress import Progress, TaskID
 from whence.data.dataset import read_image
 from whence.data.pairs import read_pairs
 from whence.errors import InputError
+from whence.io import read_labels
 from whence.models.draws import joined
 from whence.models.evaluator import require_evaluator, with_novelty
 from whence.models.predictor import Predictor
@@ -32,12 +33,13 @@ def predict(
     target: str | Path | None = None,
     evaluator: str | Path | None = None,
     samples: int = 1,
+    labels: str | Path | None = None,
 ) -> list[Path]:
     """Predict one image (or DICOM folder) into ``out``, or every row of a .csv table into ``out/<id>``.
 
-    Rows of a table that name a target get it saved beside the prediction. Methods that sample
-    draw from ``seed``. ``target`` is the second image of a method that compares two; a table names its
-    own. Novelty is judged by the ``evaluator``, a run that estimates spatial error, where one is named.
+    Rows of a table that name a target get it saved beside the prediction. Methods that sample draw from ``seed``.
+    ``target`` is the second image of a method that compares two, ``labels`` those of the image for one that sees them;
+    a table names its own. Novelty is judged by the ``evaluator``, a run that estimates spatial error, where named.
     With more ``samples`` than one a method that draws is asked as often, with the seeds from ``seed`` on; the trace is
     the first answer's and carries the mean and the deviations of all. Returns the trace folders.
     """
@@ -57,7 +59,8 @@ def predict(
         if predictor.frame.dims < source.dims:
             print(f"{image} is a volume and the model one of slices: each {predictor.frame.plane} slice by itself")
         second = None if target is None else read_image(target)
-        common: dict[str, Any] = {"target": second, "name": str(image), "id": name}
+        seen = None if labels is None else read_labels(labels)
+        common: dict[str, Any] = {"target": second, "labels": seen, "name": str(image), "id": name}
         with progress_bar() as bar:
             task = bar.add_task("predicting", total=samples, note="")
             with _noted(predictor, bar, task):
@@ -67,8 +70,9 @@ def predict(
                     lambda: bar.advance(task),
                 )
         return [_judged(trace, judge).save(out)]
-    if target is not None:
-        raise InputError(f"{image} is a table, which names its targets itself; expected no --target")
+    for option, given in (("target", target), ("labels", labels)):
+        if given is not None:
+            raise InputError(f"{image} is a table, which names its {option} itself; expected no --{option}")
     table = read_pairs(image, columns=("source",))
     # Who is of the target's domain needs no translation into it.
     rows = (table.split(split) if split else table).domain("source")

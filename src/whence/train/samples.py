@@ -18,21 +18,23 @@ from whence.train.settings import TrainConfig
 Samples = PairDataset | UnpairedDataset
 
 
-def training_table(path: str | Path, method: type[Method]) -> PairsTable:
+def training_table(path: str | Path, method: type[Method], labels: bool = False) -> PairsTable:
     """The rows of a table that a method can learn from.
 
     Of images of two domains (a column ``domain``) an ``unpaired`` method takes all, any other the pairs among them:
-    rows of the source's domain that name what it needs. Raises InputError where nothing is left to train on.
+    rows of the source's domain that name what it needs. With ``labels`` every image needs its labels' column as well.
+    Raises InputError where nothing is left to train on.
     """
+    columns = _with_labels(method.columns) if labels else method.columns
     if "domain" not in _header(path):
-        return read_pairs(path, method.columns)
-    table = read_pairs(path, columns=("source",))
+        return read_pairs(path, columns)
+    table = read_pairs(path, columns=("source", "source_labels") if labels else ("source",))
     if _unpaired(table, method):
         return table
-    pairs = table.domain("source").complete(method.columns)
+    pairs = table.domain("source").complete(columns)
     if not any(row.split == "train" for row in pairs):
         raise InputError(
-            f"{method.name} learns from rows with {' and '.join(method.columns)}; {path} holds images of two domains, "
+            f"{method.name} learns from rows with {' and '.join(columns)}; {path} holds images of two domains, "
             "and no row to train on names them all"
         )
     return pairs
@@ -55,7 +57,9 @@ def samples_of(
     progress: Progress | None = None,
 ) -> Samples:
     """The samples of a split: pairs, or sources joined with targets of other people; with what a method derives."""
-    common: dict[str, Any] = {"progress": progress, "derive": method.derive if isinstance(method, Method) else None}
+    common: dict[str, Any] = {"progress": progress}
+    if isinstance(method, Method):
+        common |= {"derive": method.derive, "labels": method.sees_labels(method.config)}
     if not _unpaired(rows, method):
         return PairDataset(rows, frame, columns=method.columns, optional=method.optional, **common)
     own = replace(frame, source_channels=frame.target_channels)
@@ -77,6 +81,10 @@ def held_out_of(table: PairsTable, frame: Frame, method: Method, seed: int = 0) 
 def _unpaired(table: PairsTable, method: type[Method] | Method) -> bool:
     """Whether a method is to learn from images that are no pairs: it can, and both domains are there."""
     return method.unpaired and bool(table.domain("target").rows)
+
+
+def _with_labels(columns: tuple[str, ...]) -> tuple[str, ...]:
+    return (*columns, *(f"{column}_labels" for column in columns))
 
 
 def _header(path: str | Path) -> list[str]:
