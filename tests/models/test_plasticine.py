@@ -228,3 +228,17 @@ def test_the_published_size_builds_and_steps():
     images = {"source": regions(1, (256, 256), 0, 8.0), "target": regions(1, (256, 256), 1, 8.0)}
     report = net.training_step(images | net.derive(images), net.optimizers(), lambda loss: loss.backward(), generator())
     assert bool(torch.isfinite(report["loss"]))
+
+
+def test_the_recipe_for_volumes_steps_and_samples():
+    model, train = read_recipe("plasticine-cpu-3d", Plasticine, solver_steps=2, structure="labels")
+    torch.manual_seed(0)
+    net = Plasticine(model, 3, 1, 1)
+    count, shape = train.batch_size, (32, 32, 32)
+    images = {"source": regions(count, shape, 0), "target": regions(count, shape, 1)}
+    images |= {f"{name}_labels": (image > 0).float() for name, image in images.items()}
+    report = net.training_step(images | net.derive(images), net.optimizers(), lambda loss: loss.backward(), generator())
+    assert bool(torch.isfinite(report["loss"]))
+    found = net.eval().infer(images, generator())
+    assert found.image.shape == (count, 1, *shape)
+    assert float(kernels.jacobian_determinant(found.displacement).min()) > 0

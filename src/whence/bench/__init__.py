@@ -20,6 +20,7 @@ TABLES = {
     "tracetrans": "whence.bench.tracetrans",
     "registration": "whence.bench.registration",
     "plasticine": "whence.bench.plasticine",
+    "plasticine_real": "whence.bench.plasticine_real",
 }
 
 
