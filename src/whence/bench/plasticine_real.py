@@ -27,9 +27,9 @@ from whence.train.options import read_recipe
 from whence.train.run import load
 from whence.train.score import Truth, nothing, score
 
-FLAIR: dict[str, Any] = {"data": "flair", "size": "[96,96]", "rescale": True, "steps": 1500}
-HEART: dict[str, Any] = {"data": "heart", "steps": 800, "structure": "edges+labels"}
-VOLUME: dict[str, Any] = {"data": "volume", "size": 48, "cases": 60, "steps": 300, "structure": "labels"}
+FLAIR: dict[str, Any] = {"data": "flair", "size": "[96,96]", "rescale": True, "steps": 1000}
+HEART: dict[str, Any] = {"data": "heart", "steps": 600, "structure": "edges+labels"}
+VOLUME: dict[str, Any] = {"data": "volume", "size": 48, "cases": 60, "steps": 150, "structure": "labels"}
 KINDS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "T1 to FLAIR": (FLAIR, ("nothing", "pix2pix", "plasticine")),
     "end-diastole to end-systole": (HEART, ("nothing", "registered", "plasticine")),
