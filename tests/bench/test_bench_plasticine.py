@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from whence.bench import plasticine
+from whence.bench.follow import SHOWN
 from whence.bench.segmenter import distances, segmenter
 from whence.data import read_pairs
 from whence.data.phantom import write_phantom
@@ -23,15 +24,42 @@ def test_rows_are_many_and_named_once():
     assert {row.settings["steps"] for row in plasticine.rows(True)} == {10}
 
 
-@pytest.mark.parametrize("name", ["OCT: the source as it is", "OCT: Pix2Pix, on pairs", "brain: Plasticine"])
-def test_a_row_runs(data, tmp_path, name):
+def cells_of(name, data, tmp_path):
     (row,) = (row for row in plasticine.rows(True) if row.name == name)
-    cells = plasticine.measure(row, data, tmp_path)
-    assert set(cells) == {*plasticine.SHOWN, "Frechet", "kernel"}
+    return plasticine.measure(row, data, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        ("OCT: the source as it is", set()),
+        ("OCT: Pix2Pix, on pairs", {"time [s]", "memory [MiB]"}),
+        ("OCT: RegGAN", set()),
+        ("brain: Plasticine, true labels", {"time [s]", "memory [MiB]"}),
+        ("brain: Plasticine, 5 solver steps", {"labels given"}),
+    ],
+)
+def test_a_row_runs(data, tmp_path, name, more):
+    cells = cells_of(name, data, tmp_path)
+    assert set(cells) == {*SHOWN, "Frechet", "kernel"} | more
     assert cells["folded share"].startswith("0.000000")
     if "as it is" in name:
         # Nothing moved: carried forth and carried back are one comparison.
         assert cells["trace Dice"] == cells["downstream Dice"]
+
+
+def test_the_targets_own_images_lie_nearest_to_themselves(data, tmp_path):
+    own, other = (cells_of(f"OCT: the {name}", data, tmp_path) for name in ("target's own images", "source as it is"))
+    assert set(own) == {"Frechet", "kernel"}
+    assert float(own["Frechet"]) < float(other["Frechet"])
+
+
+def test_a_baseline_is_not_shown_the_partner(data, tmp_path, monkeypatch):
+    """RegGAN's own answer looks at the target: here it is asked for its translation alone."""
+    asked = []
+    monkeypatch.setattr(plasticine, "predict_row", lambda *given: asked.append(given))
+    cells_of("OCT: RegGAN", data, tmp_path)
+    assert not asked
 
 
 def test_the_segmenter_learns_its_domain_and_is_kept(tmp_path):

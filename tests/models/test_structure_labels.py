@@ -6,7 +6,6 @@ import torch
 from whence import kernels
 from whence.cli import main
 from whence.data import read_pairs
-from whence.data.frame import Frame
 from whence.data.phantom import write_phantom
 from whence.errors import InputError
 from whence.io import read, read_labels
@@ -123,7 +122,7 @@ def test_what_lacks_labels_is_refused(run, table, tmp_path, capsys):
     row = next(iter(read_pairs(table, ("source",)).split("test").domain("source")))
     image = str(row.path("source"))
     assert main(["predict", str(run), image, "--out", str(tmp_path / "x")]) == 2
-    assert "sees the labels of an image; expected those of the source" in capsys.readouterr().err
+    assert "sees the labels of an image; expected those of" in capsys.readouterr().err
     given = ["--labels", str(row.path("source_labels")), "--out", str(tmp_path / "x")]
     assert main(["predict", str(run), str(table), *given]) == 2
     assert "names its labels itself; expected no --labels" in capsys.readouterr().err
@@ -135,9 +134,8 @@ def test_what_lacks_labels_is_refused(run, table, tmp_path, capsys):
     command = ["fit", "plasticine", "--data", str(table.parent / "gap.csv"), "--out", str(tmp_path / "y"), *GIVEN]
     assert main(command) == 2
     assert "line 4: column 'source_labels' is empty; expected a file" in capsys.readouterr().err
-    with pytest.raises(InputError, match="labels of the source are 2D with 1 channel; got 3D"):
+    with pytest.raises(InputError, match="labels of the image are 2D with 1 channel; got 3D"):
         load(run).predict(read(image), labels=_volume_3d())
-    assert Frame(2, (1.0, 1.0), (8, 8)).plane == "axial"
 
 
 def _finer(labels):
@@ -150,3 +148,27 @@ def _volume_3d():
     from whence.space import Grid, Volume
 
     return Volume(torch.zeros(1, 1, 4, 4, 4, dtype=torch.int32), Grid.regular((4, 4, 4)))
+
+
+def test_labels_that_lie_elsewhere_are_refused(run, table):
+    from whence.field import resample
+    from whence.space import Grid, Volume
+
+    row = next(iter(read_pairs(table, ("source",)).split("test").domain("source")))
+    predictor, seen = load(run), read_labels(row.path("source_labels"))
+    far = seen.grid.affine.copy()
+    far[:2, 2] += 1000.0
+    with pytest.raises(InputError, match="none of the labels lies within the image"):
+        predictor.predict(read(row.path("source")), labels=Volume(seen.tensor, Grid(seen.grid.shape, far)))
+    # A file that ends within the image says nothing beyond.
+    part = Volume(torch.ones_like(seen.tensor[:, :, :8, :8]), Grid((8, 8), seen.grid.affine))
+    found = predictor.frame.enter_labels(part, seen.grid)
+    assert int(found.sum()) == 64
+    assert resample(part, seen.grid, mode="label").tensor.sum() > 64
+
+
+def test_labels_for_a_run_that_sees_none(trained, surgery, tmp_path, capsys):
+    row = read_pairs(surgery).rows[0]
+    image = str(row.path("source"))
+    assert main(["predict", str(trained), image, "--labels", image, "--out", str(tmp_path / "x")]) == 2
+    assert "is a tracetrans that sees no labels; expected no --labels" in capsys.readouterr().err

@@ -9,10 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from whence.bench.error_maps import error_maps
-from whence.bench.rows import Row
+from whence.bench.rows import Row, mean_cell
 from whence.data import PairsTable, read_pairs
 from whence.data.frame import Intensity
 from whence.data.pairs import Pair
@@ -224,7 +222,7 @@ def _figures(test: PairsTable, trace_of: Callable[[Pair], Trace]) -> dict[str, A
         figures = score(trace, Truth.of(row, trace.image))
         found.append({**figures, "gradient": float(gradient_energy(trace.displacement.tensor))})
     known = {label: pair for label, pair in SHOWN.items() if all(pair[0] in figures for figures in found)}
-    return {label: _cell([figures[key] for figures in found], digits) for label, (key, digits) in known.items()}
+    return {label: mean_cell([figures[key] for figures in found], digits) for label, (key, digits) in known.items()}
 
 
 def _unmoved(row: Pair) -> Trace:
@@ -250,11 +248,7 @@ def _translation(translator: Predictor, test: PairsTable) -> dict[str, Any]:
         pair = [(Intensity.of(volume).normalise(volume.tensor) + 1) / 2 for volume in (shown, truth)]
         found.append(image_quality(*pair, read_labels(row.path("source_brain")).tensor > 0))
     shown = {"NMAE": ("mae", 3), "PSNR": ("psnr", 1), "SSIM": ("ssim", 3)}
-    return {label: _cell([f[key] for f in found], digits) for label, (key, digits) in shown.items()}
-
-
-def _cell(values: list[float], digits: int) -> str:
-    return f"{np.mean(values):.{digits}f} ± {np.std(values):.{digits}f}"
+    return {label: mean_cell([f[key] for f in found], digits) for label, (key, digits) in shown.items()}
 
 
 def _trained(method: str, table: Path, out: Path, **changes: Any) -> Path:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from whence.bench.cost import cost
-from whence.bench.rows import Row
+from whence.bench.rows import Row, mean_cell
 from whence.data.pairs import Pair, read_pairs, write_pairs
 from whence.data.phantom import write_phantom
 from whence.data.readers import reader
@@ -49,7 +49,7 @@ SHOWN = {
     "folded share": ("folding", 6),
     "inverse error [voxel]": ("inverse_error", 4),
 }
-# Side in voxels of the window around the heart, and the slice that is held out, of those that show all labels.
+# Side in voxels of the window around the heart, and the slice that is held out, of those that show the left ventricle.
 WINDOW, HELD_OUT = 96, 3
 
 
@@ -65,12 +65,12 @@ def notes(quick: bool) -> str:
     return (
         "Mean ± standard deviation over what is held out. T1 to FLAIR: Open MS, one patient at two dates, axial slices "
         "brought together by the affines of the data; slabs of slices are held out; the true field is none, and the "
-        "field error is what the trace invents. End-diastole to end-systole: one person's six short-axis slices, a "
-        "window around the heart, trained on three and held out one; Dice of the carried labels against those of "
-        "end-systole, beside a registration (MIND) that sees the true image, which a prediction does not. Brain in 3D: "
-        "the domain phantom at 48x48x48, T1 of one population to T2 of an older one, unpaired; Dice and field error "
-        "against the partner that the phantom knows. Time and memory are of one prediction in a process of its own, "
-        "libraries and weights included."
+        "field error is what the trace invents. End-diastole to end-systole: one person's short-axis slices, a window "
+        "around the heart, trained on three and held out one, whose true labels at end-diastole it sees; Dice of the "
+        "carried labels against those of end-systole, beside a registration (MIND) that sees the true image, which a "
+        "prediction does not. Brain in 3D: the domain phantom at 48x48x48, T1 of one population to T2 of an older one, "
+        "unpaired, the true labels of the source seen; Dice and field error against the partner that the phantom "
+        "knows. Time and memory are of one prediction in a process of its own, libraries and weights included."
     )
 
 
@@ -119,7 +119,7 @@ def measure(row: Row, data: Path, work: Path) -> dict[str, Any]:
         if by == "plasticine":
             beside_truth(trace, truth, pair).save(data / "traces" / kind / pair.id)
     cells = {
-        name: f"{np.mean([f[key] for f in found]):.{digits}f} ± {np.std([f[key] for f in found]):.{digits}f}"
+        name: mean_cell([f[key] for f in found], digits)
         for name, (key, digits) in SHOWN.items()
         if all(key in f for f in found)
     }
@@ -133,7 +133,9 @@ def draw(frame: Any, out: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    folders = [sorted((out / "data").glob(f"*/traces/{kind}/*")) for kind in ("flair", "heart", "volume")]
+    # Of the code that made the table: the folder that was written to last.
+    newest = max((out / "data").glob("*/traces"), key=lambda folder: folder.stat().st_mtime, default=out)
+    folders = [sorted((newest / kind).glob("*")) for kind in ("flair", "heart", "volume")]
     chosen = [found[len(found) // 2] for found in folders if found]
     if not chosen:
         return
@@ -202,7 +204,7 @@ def _flair(where: Path) -> Path:
 
 
 def _heart(where: Path) -> Path:
-    """The slices that show the whole heart at both times, a window around it."""
+    """The slices that show the left ventricle at both times, a window around the heart."""
     folder, rows = _scans("cardiac_cine"), []
     names = {"source": "ED", "target": "ES"}
     images = {side: read(folder / f"patient1_{time}.nii.gz") for side, time in names.items()}

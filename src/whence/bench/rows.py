@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import shutil
+import statistics
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -87,6 +88,11 @@ def run_table(name: str, out: str | Path, quick: bool = False, only: Sequence[st
 
         module.draw(pd.read_csv(out / "table.csv", keep_default_na=False), out)
     return out / "table.md"
+
+
+def mean_cell(values: Sequence[float], digits: int) -> str:
+    """Mean ± standard deviation of a column's values."""
+    return f"{statistics.fmean(values):.{digits}f} ± {statistics.pstdev(values):.{digits}f}"
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from whence.data.frame import Intensity
 from whence.data.pairs import PairsTable
 from whence.data.perturbation import Perturbation
 from whence.field import resample
-from whence.io import read_labels
+from whence.io import read_labels, replacing
 from whence.kernels import warp
 from whence.nets import Decoder, Encoder
 from whence.nets.pyramid import CONV
@@ -40,7 +40,7 @@ class Segmenter(nn.Module):
     @torch.no_grad()
     def segment(self, volume: Volume) -> Volume:
         """Labels of an image of any intensity scale, on its own grid."""
-        values = torch.tensor(self.labels, dtype=torch.uint8)
+        values = torch.tensor(self.labels, dtype=torch.int32)
         return volume.with_tensor(values[self(_scaled(volume)).argmax(dim=1, keepdim=True)])
 
     @torch.no_grad()
@@ -78,7 +78,8 @@ def segmenter(
         optimizer.step()
         schedule.step()
     kept.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(net.state_dict(), kept)
+    with replacing(kept) as temporary:
+        torch.save(net.state_dict(), temporary)
     return net.eval()
 
 

@@ -140,8 +140,11 @@ class PairDataset(Dataset):
             batches[column] = fit_shape(batch, self.frame.shape).half()
             if self.labels:
                 found = read_labels(row.path(f"{column}_labels"))
-                if found.dims != source.dims:
-                    raise InputError(f"{row.path(f'{column}_labels')} is {found.dims}D; its image is {source.dims}D")
+                if found.dims != source.dims or found.tensor.shape[1] != 1:
+                    raise InputError(
+                        f"{row.path(f'{column}_labels')} is {found.dims}D with {found.tensor.shape[1]} channel(s); "
+                        f"expected {source.dims}D with 1, as labels of its image"
+                    )
                 batches[f"{column}_labels"] = fit_shape(self.frame.enter_labels(found, lattice), self.frame.shape, 0.0)
         count = batches["source"].shape[0]
         samples = [{column: batch[n] for column, batch in batches.items()} for n in range(count)]

@@ -113,8 +113,8 @@ class Frame:
         return intensity.normalise(batch), intensity
 
     def enter_labels(self, volume: Volume, lattice: Grid) -> torch.Tensor:
-        """Batch (N, 1, *spatial) of a segmentation on the lattice, as float32: the label around a point."""
-        return self.slices(resample(volume, lattice, mode="label").tensor).float()
+        """Batch (N, 1, *spatial) of a segmentation on the lattice, as float32; 0 beyond its file."""
+        return self.slices(resample(volume, lattice, mode="label", outside="zeros").tensor).float()
 
     def slices(self, tensor: torch.Tensor) -> torch.Tensor:
         """Volume (1, C, *3D) as a batch of its slices (N, C, *2D); an image of the model's dimensions: itself."""

@@ -136,6 +136,10 @@ class PlasticineConfig:
         for name, least, most in _RANGES:
             if not least <= getattr(self, name) <= most:
                 raise ValueError(f"{name} must lie between {least:g} and {most:g}; got {getattr(self, name)}")
+        if self.solver_steps > self.noise_steps:
+            raise ValueError(
+                f"expected at most {self.noise_steps} solver_steps, the noise_steps; got {self.solver_steps}"
+            )
         if self.solver not in SOLVERS:
             raise ValueError(f"unknown solver {self.solver!r}; expected one of {', '.join(SOLVERS)}")
         self.motion  # noqa: B018 - refuses what is out of range

@@ -58,7 +58,7 @@ class Predictor:
         if "target" in self.method.inputs:
             batch["target"] = self._target(target, lattice, source)
         if "source_labels" in self.method.inputs:
-            batch["source_labels"] = self._labels(labels, lattice, source)
+            batch["source_labels"] = self._labels(labels, lattice, source, name)
         result = self._infer(batch, generator or torch.Generator().manual_seed(0))
         image = self._volume(intensity.restore(result.image), lattice, source.grid)
         extras = {key: self._volume(value, lattice, source.grid) for key, value in result.extras.items()}
@@ -90,14 +90,17 @@ class Predictor:
             )
         return self.frame.enter(target, lattice)[0]
 
-    def _labels(self, labels: Volume | None, lattice: Grid, source: Volume) -> torch.Tensor:
+    def _labels(self, labels: Volume | None, lattice: Grid, source: Volume, name: str) -> torch.Tensor:
         """Batch of the source's labels on its lattice."""
         if labels is None:
-            raise InputError(f"this {self.method.name} sees the labels of an image; expected those of the source")
+            raise InputError(f"this {self.method.name} sees the labels of an image; expected those of {name}")
         if labels.dims != source.dims or labels.tensor.shape[1] != 1:
             found = f"{labels.dims}D with {labels.tensor.shape[1]} channel(s)"
-            raise InputError(f"labels of the source are {source.dims}D with 1 channel; got {found}")
-        return self.frame.enter_labels(labels, lattice)
+            raise InputError(f"labels of {name} are {source.dims}D with 1 channel; got {found}")
+        batch = self.frame.enter_labels(labels, lattice)
+        if not bool(batch.any()):
+            raise InputError(f"none of the labels lies within {name}; expected a segmentation of it")
+        return batch
 
     def _infer(self, inputs: dict[str, torch.Tensor], generator: torch.Generator) -> Prediction:
         shape = tuple(inputs["source"].shape[2:])

@@ -62,16 +62,18 @@ def label_maps(labels: torch.Tensor) -> torch.Tensor:
     pool = {3: F.max_pool1d, 4: F.max_pool2d, 5: F.max_pool3d}[labels.ndim]
     most, least = pool(shown, 3, 1, 1), -pool(-shown, 3, 1, 1)
     steps = torch.tensor([1.1673039782614187**-power for power in range(1, 5)], dtype=torch.float64)
-    codes = labels.double() * steps.to(labels.device).reshape(1, -1, *[1] * (labels.ndim - 2))
-    return torch.cat([(most != least).float(), torch.remainder(codes + 0.5, 1.0).float()], dim=1)
+    # In double precision, which not every device has.
+    codes = labels.cpu().double() * steps.reshape(1, -1, *[1] * (labels.ndim - 2))
+    return torch.cat([(most != least).float(), torch.remainder(codes + 0.5, 1.0).float().to(labels.device)], dim=1)
 
 
 class Structure:
     """The structure maps of a name: ``image`` functions of what is seen, and those of labels where it asks for them.
 
     Names are those of ``STRUCTURES`` and ``labels``, joined by ``+`` (edges+labels), or ``module:function``: any
-    function of images (B, C, *spatial) in [-1, 1] that returns maps (B, K, *spatial), best in 0..1. Raises InputError
-    for an unknown name or a function that returns something else.
+    function, of a module that Python finds, of images (B, C, *spatial) in [-1, 1] that returns maps (B, K, *spatial) in
+    0..1 that turn with a flip along the first axis. Raises InputError for an unknown name or a function that returns
+    something else.
     """
 
     def __init__(self, name: str, dims: int, channels: int = 1) -> None:
@@ -116,16 +118,17 @@ def _named(name: str) -> tuple[StructureMap, int]:
 def _external(name: str, dims: int, channels: int) -> tuple[StructureMap, int]:
     """A function by its name, and how many channels it gives."""
     module, _, function = name.partition(":")
+    probe = torch.rand((1, channels, *[16] * dims), generator=torch.Generator().manual_seed(0))
     try:
         found: StructureMap = getattr(import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        raise InputError(f"structure {name!r} cannot be had: {error}") from error
-    probe = torch.rand((1, channels, *[16] * dims), generator=torch.Generator().manual_seed(0))
-    maps = found(2 * probe - 1)
-    if not isinstance(maps, torch.Tensor) or maps.shape[2:] != probe.shape[2:] or maps.ndim != probe.ndim:
-        got = tuple(maps.shape) if isinstance(maps, torch.Tensor) else type(maps).__name__
+        maps = found(2 * probe - 1)
+    except Exception as error:  # whatever a stranger's module raises
+        raise InputError(f"structure {name!r} cannot be had: {type(error).__name__}: {error}") from error
+    fits = isinstance(maps, torch.Tensor) and maps.is_floating_point() and maps.ndim == probe.ndim
+    if not fits or maps.shape[2:] != probe.shape[2:] or len(maps) != 1:
+        got = f"{tuple(maps.shape)} of {maps.dtype}" if isinstance(maps, torch.Tensor) else type(maps).__name__
         raise InputError(
-            f"structure {name!r} returns {got} for images of {tuple(probe.shape)}; expected (1, K, *spatial)"
+            f"structure {name!r} returns {got} for images of {tuple(probe.shape)}; expected floats (1, K, *spatial)"
         )
     return found, maps.shape[1]
 

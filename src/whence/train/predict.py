@@ -53,6 +53,8 @@ def predict(
         method = predictor.method.name
         wanted = "1 sample or more" if predictor.method.draws else f"1 sample of {method}, which has one answer"
         raise InputError(f"expected {wanted}; got {samples}")
+    if labels is not None and "source_labels" not in predictor.method.inputs:
+        raise InputError(f"{run} is a {predictor.method.name} that sees no labels; expected no --labels")
     if image.suffix != ".csv":
         name = image.name.split(".")[0]
         source = read_image(image)
