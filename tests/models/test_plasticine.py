@@ -119,7 +119,7 @@ def test_a_denoiser_that_knows_the_image_draws_it(solver, answer):
         noise = (noisy - kept.sqrt() * image) / (1 - kept).sqrt()
         noisy = schedule.step(wanted(schedule, image, noise, step), time, noisy).prev_sample
     assert torch.allclose(noisy, image, atol=2e-3)
-    if answer == "v_prediction":
+    if answer == "v_prediction" and solver == "ddim":
         step = torch.tensor([100, 900])
         noise = torch.randn(image.shape, generator=generator(2))
         assert torch.allclose(wanted(schedule, image, noise, step), schedule.get_velocity(image, noise, step))

@@ -7,11 +7,11 @@ diffeomorphic, topology-preserving correspondence. The equations are ours.
     z_t   = sqrt(a_t) y + sqrt(1 - a_t) e                   a target y under the noise of step t
     S_t   = R(z_t, a_t)                                     the structure that is read off it
     v_t   = T(S, S_t, z_t, a_t),  phi_t = exp(v_t)          where the target's points come from in the source
-    L     = |D(z_t, S o psi, t) - e|^2                      noise: psi is phi or phi_t, by turns
-            + w_p |phi_t - phi|_1                           place: phi the true map, or else that of no noise, phi_0
+    L     = |D(z_t, S o psi, t) - w|^2                      noise: w it or the velocity, psi phi or phi_t by turns
+            + w_p |phi_t, phi_0 - phi|_1                    place: phi the true map, or else that of no noise, phi_0
             + w_s |S o phi_0 - S(y)|_1                      agreement
-            + w_e |S_t - S(y)|^2                            reading
-            + w_r |grad v_t|^2                              smoothness
+            + w_e |S_t, S_0 - S(y)|^2                       reading
+            + w_r |grad v_t, grad v_0|^2                    smoothness
 
 S is the structure map of the source, from its image, its labels or both. Sampling runs t from noise to image; the field
 of the finished image is the trace.

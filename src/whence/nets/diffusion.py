@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from whence.nets.convolution import for_one_volume
+
 
 class DenoisingUNet(nn.Module):
     """Images (B, inputs, *spatial), steps (B,) -> (B, outputs, *spatial); sizes divisible by ``multiple``.
@@ -32,7 +34,7 @@ class DenoisingUNet(nn.Module):
         levels = len(features)
         self.dims, self.patch = dims, patch
         self.multiple = patch * 2 ** (levels - 1)
-        self.net = DiffusionModelUNet(
+        net = DiffusionModelUNet(
             spatial_dims=dims,
             in_channels=inputs * patch**dims,
             out_channels=outputs * patch**dims,
@@ -42,6 +44,7 @@ class DenoisingUNet(nn.Module):
             num_head_channels=8,
             norm_num_groups=8,
         )
+        self.net = for_one_volume(net)
 
     def forward(self, images: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
         from monai.networks.utils import pixelshuffle, pixelunshuffle

@@ -8,7 +8,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-CONV = {2: nn.Conv2d, 3: nn.Conv3d}
+from whence.nets.convolution import Conv3d
+
+CONV: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: Conv3d}
 LINEAR = {2: "bilinear", 3: "trilinear"}
 
 
