@@ -1,5 +1,5 @@
 """Pictures of the docs, made anew: python docs/make_figures.py DEMO (the folder of a finished `whence demo`)
-[RUN TABLE] (a finished run of imse and its multimodal pairs.csv)."""
+[RUN TABLE] (a finished run of imse and its multimodal pairs.csv) [BENCH] (the folder of `whence bench plasticine`)."""
 
 from __future__ import annotations
 
@@ -137,6 +137,38 @@ def evaluator(run: Path, table: Path) -> None:
     figure.savefig(IMAGES / "imse.png", dpi=70)
 
 
+def translations(bench: Path) -> None:
+    """Held-out people of the domain phantoms, translated by Plasticine with the labels that a segmenter found."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    from whence.data import read_pairs
+    from whence.io import read, read_labels
+    from whence.train.run import load
+
+    figure, axes = plt.subplots(4, 6, figsize=(14, 10), facecolor="black")
+    titles = ("source", "its labels", "prediction", "labels, carried", "source, carried", "displacement [mm]")
+    for line, axis_row in enumerate(axes):
+        (data,) = bench.glob(f"data/*/{'oct' if line < 2 else 'brain'}_400_96")
+        row = read_pairs(data / "data" / "pairs.csv", columns=("source",)).split("test").domain("source").rows[line * 5]
+        source, labels = read(row.path("source")), read_labels(data / "found" / f"{row.id}.nii.gz")
+        trace = load(data / "plasticine_labels").predict(source, labels=labels)
+        moved = trace.image.with_tensor(trace.displacement.magnitude())
+        images = (source, labels, trace.image, trace.carry(labels), trace.warped_source, moved)
+        for axis, title, image in zip(axis_row, titles, images, strict=True):
+            colours = {"its labels": "turbo", "labels, carried": "turbo", "displacement [mm]": "viridis"}
+            drawn = axis.imshow(image.numpy().T, origin="lower", cmap=colours.get(title, "gray"))
+            axis.axis("off")
+            if line == 0:
+                axis.set_title(title, color="white", fontsize=10)
+            if title.startswith("displacement"):
+                figure.colorbar(drawn, ax=axis, fraction=0.04).ax.tick_params(colors="white", labelsize=7)
+    figure.tight_layout()
+    figure.savefig(IMAGES / "plasticine_cases.png", dpi=70)
+
+
 def _nearest(points: np.ndarray, mask: Path, count: int = 5) -> list[list[float]]:
     """Landmarks nearest to the lesion."""
     from whence.io import read_labels
@@ -181,3 +213,5 @@ if __name__ == "__main__":
         report(Path(sys.argv[1]))
     if len(sys.argv) > 3:
         evaluator(Path(sys.argv[2]), Path(sys.argv[3]))
+    if len(sys.argv) > 4:
+        translations(Path(sys.argv[4]))

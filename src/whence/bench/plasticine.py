@@ -16,7 +16,7 @@ from whence.data.dataset import read_image
 from whence.data.pairs import Pair, PairsTable, read_pairs
 from whence.data.phantom import write_phantom
 from whence.field import Displacement
-from whence.io import read_labels, write_labels
+from whence.io import read_labels, replacing, write_labels
 from whence.metrics import label_overlap
 from whence.models import find_method
 from whence.models.evaluator import translate
@@ -176,3 +176,38 @@ def _apart(found: dict[str, float]) -> dict[str, str]:
 
 def _dice(overlap: dict[int, tuple[float, float]]) -> float:
     return sum(dice for dice, _ in overlap.values()) / len(overlap)
+
+
+def draw(frame: Any, out: Path) -> None:
+    """Quality against solver steps."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    default = read_recipe("plasticine-cpu", find_method("plasticine"))[0].solver_steps
+    figure, axes = pyplot.subplots(1, 2, figsize=(8, 3.2))
+    for axis, column in zip(axes, ("trace Dice", "Frechet"), strict=True):
+        for shown in ANATOMIES.values():
+            steps = {
+                default if name.endswith("Plasticine") else int(name.split()[-3]): name for name in _curve(shown, frame)
+            }
+            named = frame.set_index("row")[column]
+            values = [float(str(named[steps[count]]).split()[0]) for count in sorted(steps)]
+            axis.plot(sorted(steps), values, marker="o", label=shown)
+        axis.set(xscale="log", xlabel="solver steps", ylabel=column)
+        axis.set_ylim(bottom=0)
+        axis.grid(alpha=0.25)
+    axes[0].legend(frameon=False)
+    figure.tight_layout()
+    with replacing(out / "plasticine.png") as temporary:
+        figure.savefig(temporary, dpi=110, format="png")
+    pyplot.close(figure)
+
+
+def _curve(shown: str, frame: Any) -> list[str]:
+    """The rows of one anatomy that differ in their solver steps alone."""
+    plain = f"{shown}: Plasticine"
+    return [
+        name for name in frame["row"] if name == plain or (name.startswith(plain) and name.endswith("solver steps"))
+    ]
