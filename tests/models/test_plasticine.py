@@ -216,7 +216,7 @@ def test_the_true_map_is_where_the_source_of_a_sample_lies():
     """Carried by it, the structure of an own source is that of its target."""
     net = Plasticine(PlasticineConfig(**SMALL, given=0.0, remapped=0.0, disturbed=0.0), 2, 1, 1)
     batch = batch_of(net, (64, 64))
-    structure, true, known = net._source(batch, generator())
+    structure, _, true, known = net._source(batch, generator())
     assert bool(known.all())
     assert float(true.norm(dim=1).mean()) > 0.5
     inner = (..., slice(8, -8), slice(8, -8))

@@ -82,8 +82,8 @@ class PlasticineConfig:
             it is, and the trace is recovered by registration.
         given: share of training samples that start from the structure of the row's source; the others start from that
             of their own target under a random map, which is then known. 1 for tables of pairs.
-        aligned: share of samples whose denoiser sees the structure carried by the map that the noise does not hide, so
-            that it learns to draw along what it is given.
+        aligned: share of samples whose denoiser sees the target's own structure, moved and carried back by the true
+            map, so that it learns to draw along what it is given.
         remapped: share of own targets whose intensities are remapped before their structure is taken, so that
             structure of other modalities is seen.
         disturbed: noise added before, at most so much of half the range of intensities.
@@ -198,8 +198,9 @@ class Plasticine(Method):
         ``signal`` (B,) is sqrt(a_t), the share of the target in ``noisy``: 1 for an image without noise.
         """
         level = signal.to(noisy).reshape(-1, *[1] * (noisy.ndim - 1)).expand(len(noisy), 1, *noisy.shape[2:])
-        context = torch.cat([noisy, level], dim=1)
-        return self.reader(torch.cat([self.structure.image(noisy), context], dim=1)), context
+        # sqrt(a_t) z_t is what Wiener's filter leaves of the noise: at its height nothing, which no field then follows.
+        context = torch.cat([level * noisy, level], dim=1)
+        return self.reader(torch.cat([level * self.structure.image(noisy), context], dim=1)), context
 
     def velocity(self, structure: torch.Tensor, noisy: torch.Tensor, signal: torch.Tensor) -> torch.Tensor:
         """Velocity (B, D, *spatial) in voxels whose exponential says where the target's points come from."""
@@ -260,7 +261,7 @@ class Plasticine(Method):
 
     def _terms(self, batch: dict[str, torch.Tensor], generator: torch.Generator) -> dict[str, torch.Tensor]:
         c, target, goal = self.config, batch["target"], batch["target_structure"]
-        structure, true, known = self._source(batch, generator)
+        structure, own, true, known = self._source(batch, generator)
         count = len(target)
         step = torch.randint(0, c.noise_steps, (count,), generator=generator).to(target.device)
         noise = torch.randn(target.shape, generator=generator).to(target)
@@ -272,8 +273,10 @@ class Plasticine(Method):
         velocities = [self.spatial(structure, *look) for look in looks]
         hidden, plain = (kernels.exp(velocity, c.squarings) for velocity in velocities)
         right = torch.where(known, true, plain.detach())
+        # Another person's structure fits no better than a diffeomorphism can make it; a denoiser that is to draw along
+        # what it is given must see what fits.
         aligned = turns(c.aligned, target, generator)
-        carried = kernels.warp(structure, torch.where(aligned, right, hidden))
+        carried = kernels.warp(torch.where(aligned, own, structure), torch.where(aligned, true, hidden))
         return {
             "noise": (self.denoise(carried, noisy, step) - sought).square().mean(),
             "place": ((hidden - right).abs().mean() + (plain - right).abs().mean()) / 2,
@@ -284,8 +287,8 @@ class Plasticine(Method):
 
     def _source(
         self, batch: dict[str, torch.Tensor], generator: torch.Generator
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """A source's structure (B, K, *spatial), the map to it (B, D, *spatial), and whether it is known."""
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """A source's structure, the moved target's own (B, K, *spatial), the map to that, whether it is the source."""
         c, target, labels = self.config, batch["target"], batch.get("target_labels")
         away, back = self.config.motion(len(target), tuple(target.shape[2:]), generator)
         if not c.transformation:
@@ -293,8 +296,8 @@ class Plasticine(Method):
         away, back = away.to(target), back.to(target)
         shown = another_device(kernels.warp(target, away), generator, c.remapped, c.disturbed)
         moved = None if labels is None else kernels.warp(labels, away, mode="nearest")
-        given = turns(c.given, target, generator)
-        return torch.where(given, batch["source_structure"], self.structure(shown, moved)), back, ~given
+        given, own = turns(c.given, target, generator), self.structure(shown, moved)
+        return torch.where(given, batch["source_structure"], own), own, back, ~given
 
     def _total(self, terms: dict[str, torch.Tensor]) -> torch.Tensor:
         c = self.config

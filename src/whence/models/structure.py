@@ -48,23 +48,22 @@ STRUCTURES: dict[str, tuple[StructureMap, int]] = {
     "edges": (edges, 2),
     "mind": (self_similarity, 2),
 }
-LABELS = "labels"
+LABELS, LABEL_CHANNELS = "labels", 8
 
 
 def label_maps(labels: torch.Tensor) -> torch.Tensor:
-    """Borders and codes (B, 5, *spatial) in 0..1 of labels (B, 1, *spatial), whole numbers of any type.
+    """Borders and labels (B, 9, *spatial), 0 or 1, of labels (B, 1, *spatial), whole numbers of any type.
 
-    The first channel is 1 where a neighbour has another label. The others tell labels apart, whichever and however many
-    there are: label n is frac(1/2 + n a_j) with a_j the powers of 1 / g, g^5 = g + 1, the additive recurrence that
-    fills four dimensions evenly (Roberts 2018); background is 1/2 in all.
+    The first channel is 1 where a neighbour has another label. The others are 1 where a label is: label n in channel
+    1 + (n - 1) mod 8, so that as many labels as there are channels have one each, and more share them. Background is in
+    none. Codes that are denser take a network several times as long to tell apart.
     """
     shown = labels.float()
     pool = {3: F.max_pool1d, 4: F.max_pool2d, 5: F.max_pool3d}[labels.ndim]
     most, least = pool(shown, 3, 1, 1), -pool(-shown, 3, 1, 1)
-    steps = torch.tensor([1.1673039782614187**-power for power in range(1, 5)], dtype=torch.float64)
-    # In double precision, which not every device has.
-    codes = labels.cpu().double() * steps.reshape(1, -1, *[1] * (labels.ndim - 2))
-    return torch.cat([(most != least).float(), torch.remainder(codes + 0.5, 1.0).float().to(labels.device)], dim=1)
+    places = torch.arange(LABEL_CHANNELS, device=labels.device).reshape(1, -1, *[1] * (labels.ndim - 2))
+    taken = (torch.remainder(labels.long() - 1, LABEL_CHANNELS) == places) & (labels != 0)
+    return torch.cat([most != least, taken], dim=1).float()
 
 
 class Structure:
@@ -87,7 +86,7 @@ class Structure:
             function, count = _external(part, dims, channels) if ":" in part else _named(part)
             self.functions.append(function)
             self.of_image += count
-        self.channels = self.of_image + (5 if self.labelled else 0)
+        self.channels = self.of_image + (1 + LABEL_CHANNELS if self.labelled else 0)
 
     def image(self, image: torch.Tensor) -> torch.Tensor:
         """The maps (B, of_image, *spatial) that an image shows without its labels."""
