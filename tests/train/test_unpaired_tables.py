@@ -1,6 +1,7 @@
 """Images of two domains in one table: who learns from them, from what, and what is then evaluated."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +11,10 @@ from whence.data import PairDataset, read_pairs
 from whence.data.phantom import write_phantom
 from whence.data.unpaired import UnpairedDataset
 from whence.errors import InputError
+from whence.field import resample
+from whence.io import read, write
 from whence.models import find_method
+from whence.space import Grid, Volume
 from whence.train.samples import frame_of, samples_of, training_table
 from whence.train.settings import TrainConfig
 
@@ -46,6 +50,22 @@ def test_an_unpaired_method_takes_all_and_others_the_pairs(table):
     # Where every row is a pair they are taken as such.
     paired = training_table(table.parent / "paired.csv", cyclegan)
     assert isinstance(samples_of(paired.split("train"), frame, cyclegan), PairDataset)
+
+
+def test_the_frame_holds_the_largest_image_of_either_domain(table, tmp_path):
+    rows = training_table(table, find_method("cyclegan")).split("train")
+    row = next(iter(rows.domain("target")))
+    image = read(row.path("source"))
+    wide = image.grid.resampled(tuple(image.grid.spacing / 2))
+    # As many voxels as at half the spacing, at the spacing itself: twice the field of view.
+    write(
+        Volume(resample(image, wide).tensor, Grid.regular(wide.shape, tuple(image.grid.spacing))), tmp_path / "wide.nii"
+    )
+    files = {**row.files, "source": tmp_path / "wide.nii"}
+    changed = replace(rows, rows=tuple(replace(r, files=files) if r is row else r for r in rows))
+    assert frame_of(rows, TrainConfig()).shape == (32, 32)
+    assert frame_of(changed, TrainConfig()).shape == (64, 64)
+    assert frame_of(changed, TrainConfig(size=(48, 48))).shape == (48, 48)
 
 
 def test_partners_change_from_lap_to_lap_and_repeat_for_a_seed(table):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from whence.data import PairDataset, read_pairs, survey
-from whence.data.dataset import Progress, read_image
+from whence.data.dataset import Progress
 from whence.data.frame import Frame
 from whence.data.pairs import PairsTable
 from whence.data.unpaired import UnpairedDataset
@@ -41,12 +41,14 @@ def training_table(path: str | Path, method: type[Method], labels: bool = False)
 
 
 def frame_of(rows: PairsTable, train: TrainConfig) -> Frame:
-    """The frame of what is trained on, as the options have it."""
+    """The frame of what is trained on, as the options have it; of two domains it holds the largest image of either."""
     frame = survey(rows.domain("source"), train.dims, train.plane, train.size, train.spacing, train.rescale)
-    targets = rows.domain("target").rows
-    if not targets:
+    targets = rows.domain("target")
+    if not targets.rows:
         return frame
-    return replace(frame, target_channels=read_image(targets[0].path("source")).tensor.shape[1])
+    other = survey(targets, frame.dims, train.plane, train.size, frame.spacing)
+    shape = tuple(map(max, frame.shape, other.shape))
+    return replace(frame, shape=shape, target_channels=other.source_channels)
 
 
 def samples_of(
