@@ -108,7 +108,7 @@ def test_mistakes(heads, run, trained, tmp_path, capsys):
         (["predict", str(run), source, "--out", str(tmp_path / "x")], "compares the image with a target"),
         (
             ["predict", str(run), str(heads), "--target", source, "--out", str(tmp_path / "x")],
-            "names its targets itself",
+            "names its own target",
         ),
         (
             [

@@ -120,7 +120,7 @@ def test_what_lacks_labels_is_refused(run, table, tmp_path, capsys):
     assert "sees the labels of an image; expected those of" in capsys.readouterr().err
     given = ["--labels", str(row.path("source_labels")), "--out", str(tmp_path / "x")]
     assert main(["predict", str(run), str(table), *given]) == 2
-    assert "names its labels itself; expected no --labels" in capsys.readouterr().err
+    assert "names its own labels; expected no --labels" in capsys.readouterr().err
     lines = table.read_text().splitlines()
     column = lines[0].split(",").index("source_labels")
     cells = lines[3].split(",")

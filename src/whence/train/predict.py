@@ -74,7 +74,7 @@ def predict(
         return [_judged(trace, judge).save(out)]
     for option, given in (("target", target), ("labels", labels)):
         if given is not None:
-            raise InputError(f"{image} is a table, which names its {option} itself; expected no --{option}")
+            raise InputError(f"{image} is a table, which names its own {option}; expected no --{option}")
     table = read_pairs(image, columns=("source",))
     # Who is of the target's domain needs no translation into it.
     rows = (table.split(split) if split else table).domain("source")
