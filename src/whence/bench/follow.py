@@ -44,15 +44,16 @@ def followed(trace: Trace, row: Pair, judge: Segmenter, labels: Sequence[int]) -
     ]
     return {
         **image_quality(*pair, torch.ones_like(pair[0], dtype=torch.bool)),
-        "trace_dice": _mean(there),
+        "trace_dice": mean_dice(there),
         "trace_hd95": float(np.mean([min(distance, diagonal) for _, distance in there.values()])),
-        "downstream": _mean(back),
-        "partner_dice": _mean(label_overlap(seen, partner, labels)),
+        "downstream": mean_dice(back),
+        "partner_dice": mean_dice(label_overlap(seen, partner, labels)),
         "field_error": float(displacement_error(trace.displacement, field)[partner.tensor > 0].mean()),
         "folding": folding(trace.displacement),
         "inverse": float(inverse_error(trace.displacement, trace.inverse).mean()),
     }
 
 
-def _mean(overlap: dict[int, tuple[float, float]]) -> float:
+def mean_dice(overlap: dict[int, tuple[float, float]]) -> float:
+    """Mean Dice of the labels of ``label_overlap``."""
     return float(np.mean([dice for dice, _ in overlap.values()]))

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from whence.bench.cost import cost
-from whence.bench.follow import SHOWN, followed
+from whence.bench.follow import SHOWN, followed, mean_dice
 from whence.bench.rows import Row, mean_cell
 from whence.bench.segmenter import Segmenter, distances, segmenter
 from whence.data.dataset import read_image
@@ -116,7 +116,7 @@ def measure(row: Row, data: Path, work: Path) -> dict[str, Any]:
             asked = _relabelled(people, trained("source"), where / "found")
             pairs = zip(asked, people, strict=True)
             both = [[read_labels(row.path("source_labels")) for row in pair] for pair in pairs]
-            cells["labels given"] = mean_cell([_dice(label_overlap(*pair, labels)) for pair in both], 3)
+            cells["labels given"] = mean_cell([mean_dice(label_overlap(*pair, labels)) for pair in both], 3)
         predictor, run = _trained(settings, where, table.parent / "paired.csv" if paired else table)
         # RegGAN's own answer looks at the true partner.
         sees_target = "target" in predictor.method.inputs
@@ -174,10 +174,6 @@ def _apart(found: dict[str, float]) -> dict[str, str]:
     return {"Frechet": f"{found['frechet']:.3f}", "kernel": f"{found['kernel']:.4f}"}
 
 
-def _dice(overlap: dict[int, tuple[float, float]]) -> float:
-    return sum(dice for dice, _ in overlap.values()) / len(overlap)
-
-
 def draw(frame: Any, out: Path) -> None:
     """Quality against solver steps."""
     import matplotlib
@@ -196,9 +192,11 @@ def draw(frame: Any, out: Path) -> None:
             values = [float(str(named[steps[count]]).split()[0]) for count in sorted(steps)]
             axis.plot(sorted(steps), values, marker="o", label=shown)
         axis.set(xscale="log", xlabel="solver steps", ylabel=column)
-        axis.set_ylim(bottom=0)
+        axis.set_xticks([2, 5, 10, 20, 100], labels=["2", "5", "10", "20", "100"])
+        axis.set_xticks([], minor=True)
+        axis.set_ylim(0, 1 if column == "trace Dice" else None)
         axis.grid(alpha=0.25)
-    axes[0].legend(frameon=False)
+    axes[0].legend(frameon=False, loc="lower left")
     figure.tight_layout()
     with replacing(out / "plasticine.png") as temporary:
         figure.savefig(temporary, dpi=110, format="png")

@@ -140,7 +140,7 @@ def draw(frame: Any, out: Path) -> None:
     if not chosen:
         return
     figure, axes = pyplot.subplots(len(chosen), 5, figsize=(13, 2.8 * len(chosen)), facecolor="black", squeeze=False)
-    for line, folder in zip(axes, chosen, strict=True):
+    for number, (line, folder) in enumerate(zip(axes, chosen, strict=True)):
         trace = Trace.load(folder)
         assert trace.target is not None
         moved = trace.image.with_tensor(trace.displacement.magnitude())
@@ -158,7 +158,7 @@ def draw(frame: Any, out: Path) -> None:
             limits = {"cmap": "viridis", "vmin": 0} if moving else {"cmap": "gray", "vmin": low, "vmax": high}
             drawn = axis.imshow(array.T[:, ::-1], origin="lower", **limits)
             axis.axis("off")
-            if line is axes[0]:
+            if number == 0:
                 axis.set_title(name, color="white", fontsize=10)
             if moving:
                 figure.colorbar(drawn, ax=axis, fraction=0.04).ax.tick_params(colors="white", labelsize=7)
