@@ -1,0 +1,202 @@
+"""Banks made and changed. One writer at a time, by a lock that the system gives back however the process ends."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from whence.errors import InputError
+from whence.io.atomic import unwritable
+from whence.retrieval.bank import Bank
+from whence.retrieval.manifest import NAME, UNFINISHED, Manifest
+from whence.retrieval.segment import Case, write_segment
+
+Progress = Callable[[int], None]
+# Cases of a segment, and how many segments a bank has before they are joined.
+LARGEST, MOST = 65536, 16
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A case with its packed mask (width,) uint8, and its image's embedding (n,) where the bank has them."""
+
+    case: Case
+    bits: np.ndarray
+    image: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table: its name, and what reads its cases (a volume's slices are many)."""
+
+    id: str
+    load: Callable[[], Sequence[Entry]]
+
+
+def build(
+    folder: str | Path, settings: Manifest, rows: Iterable[Row], progress: Progress | None = None, chunk: int = LARGEST
+) -> Bank:
+    """Make a bank of rows, in place of the one that is there. Stopped and started again it goes on.
+
+    ``settings`` is a manifest without segments. ``progress`` is told of each row. Raises InputError where another
+    process writes there, or the folder cannot be written.
+    """
+    folder = Path(folder)
+    with _writing(folder):
+        begun = _unfinished(folder, settings)
+        for names, done in _segments(folder, begun, rows, progress, chunk):
+            begun = replace(begun, segments=(*begun.segments, *names), done=(*begun.done, *done))
+            begun.write(folder, UNFINISHED)
+        if not begun.segments:
+            raise InputError(f"no case for a bank in {folder}; expected rows with a mask")
+        replace(begun, done=()).write(folder)
+        (folder / UNFINISHED).unlink(missing_ok=True)
+        _tidy(folder)
+        return Bank(folder)
+
+
+def add(folder: str | Path, rows: Iterable[Row], progress: Progress | None = None, chunk: int = LARGEST) -> Bank:
+    """Add rows to a bank. Raises InputError where one is there already; what has been added before it stays."""
+    folder = Path(folder)
+    with _writing(folder):
+        bank = Bank(folder)
+        known = {case.id for case in bank}
+        manifest = bank.manifest
+        for names, done in _segments(folder, manifest, _new(rows, known, folder), progress, chunk):
+            del done
+            manifest = replace(manifest, segments=(*manifest.segments, *names))
+            manifest.write(folder)
+        if len(manifest.segments) > MOST:
+            _join(folder, chunk)
+        _tidy(folder)
+        return Bank(folder)
+
+
+def remove(folder: str | Path, ids: Sequence[str]) -> Bank:
+    """Take cases out of a bank. Raises InputError, and takes none, where one is not there."""
+    folder = Path(folder)
+    with _writing(folder):
+        bank = Bank(folder)
+        unknown = sorted(set(ids) - {case.id for case in bank})
+        if unknown:
+            raise InputError(f"{folder} has no case {unknown[0]!r}; expected ids of cases that it has")
+        gone = {
+            name: tuple(row for row, case in enumerate(segment.cases) if case.id in ids)
+            for name, segment in zip(bank.manifest.segments, bank.segments, strict=True)
+        }
+        before = bank.manifest.removed
+        together = {name: tuple(sorted({*rows, *before.get(name, ())})) for name, rows in gone.items()}
+        replace(bank.manifest, removed={name: rows for name, rows in together.items() if rows}).write(folder)
+        bank = Bank(folder)
+        # A query asks a segment for as many cases more as it has lost.
+        if len(bank) and sum(map(len, bank.manifest.removed.values())) >= len(bank):
+            _join(folder, LARGEST)
+            _tidy(folder)
+            bank = Bank(folder)
+        return bank
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock", timeout=0)
+        lock.acquire()
+    except Timeout as error:
+        raise InputError(f"another process is writing the bank {folder}; try again when it has finished") from error
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    try:
+        yield
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    finally:
+        lock.release()
+
+
+def _unfinished(folder: Path, settings: Manifest) -> Manifest:
+    """What an earlier build with the same settings has left, or the settings to begin with."""
+    if not (folder / UNFINISHED).is_file():
+        return settings
+    left = Manifest.read(folder, UNFINISHED)
+    return left if replace(left, segments=(), done=()) == settings else settings
+
+
+def _segments(
+    folder: Path, settings: Manifest, rows: Iterable[Row], progress: Progress | None, chunk: int
+) -> Iterator[tuple[list[str], list[str]]]:
+    """Write rows as segments of up to ``chunk`` cases and a row; yields their names, and the rows that are in."""
+    done, entries, ids = set(settings.done), [], []
+    for number, row in enumerate(rows, start=1):
+        if row.id not in done:
+            entries += row.load()
+            ids.append(row.id)
+        if progress is not None:
+            progress(number)
+        if len(entries) >= chunk:
+            yield [_segment(folder, settings, entries)], ids
+            entries, ids = [], []
+    if entries:
+        yield [_segment(folder, settings, entries)], ids
+
+
+def _segment(folder: Path, settings: Manifest, entries: Sequence[Entry]) -> str:
+    name = f"segment-{secrets.token_hex(6)}"
+    (folder / name).mkdir()
+    images = np.stack([_embedding(entry) for entry in entries]) if settings.images else None
+    masks = np.stack([entry.bits for entry in entries])
+    write_segment(folder / name, folder, [entry.case for entry in entries], masks, images, settings.approximate)
+    return name
+
+
+def _embedding(entry: Entry) -> np.ndarray:
+    if entry.image is None:
+        raise InputError(f"case {entry.case.id!r} has no image; the bank compares images")
+    return entry.image.astype(np.float32)
+
+
+def _new(rows: Iterable[Row], known: set[str], folder: Path) -> Iterator[Row]:
+    for row in rows:
+        if row.id in known:
+            raise InputError(f"{folder} has a case {row.id!r} already; remove it first, or give this one another id")
+        yield row
+
+
+def _join(folder: Path, chunk: int) -> None:
+    """Write what a bank holds as few segments, without what was removed."""
+    bank = Bank(folder)
+    settings = replace(bank.manifest, segments=(), removed={})
+    names: list[str] = []
+    for found, _ in _segments(folder, settings, _rows_of(bank), None, chunk):
+        names += found
+    replace(settings, segments=tuple(names)).write(folder)
+
+
+def _rows_of(bank: Bank) -> Iterator[Row]:
+    for name, segment in zip(bank.manifest.segments, bank.segments, strict=True):
+        gone = set(bank.manifest.removed.get(name, ()))
+        for number, case in enumerate(segment.cases):
+            if number not in gone:
+                image = None if segment.images is None else segment.images[number]
+                entry = Entry(case, segment.masks[number], image)
+                yield Row(case.id, lambda entry=entry: [entry])  # type: ignore[misc]
+
+
+def _tidy(folder: Path) -> None:
+    """Take away segments that nothing names: of a bank before, or of a writer that was stopped."""
+    named = {
+        segment
+        for file in (NAME, UNFINISHED)
+        if (folder / file).is_file()
+        for segment in Manifest.read(folder, file).segments
+    }
+    for path in folder.glob("segment-*"):
+        if path.name not in named:
+            shutil.rmtree(path, ignore_errors=True)
