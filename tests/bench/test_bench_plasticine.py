@@ -20,7 +20,7 @@ def data(tmp_path_factory):
 
 def test_rows_are_many_and_named_once():
     names = [row.name for row in plasticine.rows(False)]
-    assert len(set(names)) == len(names) == 2 * (len(plasticine.KINDS) + 4)
+    assert len(set(names)) == len(names) == 2 * (len(plasticine.KINDS) + sum(map(len, plasticine.CURVES.values())))
     assert {row.settings["steps"] for row in plasticine.rows(True)} == {10}
 
 
@@ -33,16 +33,21 @@ def cells_of(name, data, tmp_path):
     ("name", "more"),
     [
         ("OCT: the source as it is", set()),
+        ("brain: the partner by the true field", set()),
         ("OCT: Pix2Pix, on pairs", {"time [s]", "memory [MiB]"}),
         ("OCT: RegGAN", set()),
         ("brain: Plasticine, true labels", {"time [s]", "memory [MiB]"}),
-        ("brain: Plasticine, 5 solver steps", {"labels given"}),
+        ("brain: Plasticine, 5 solver steps of DPM-Solver++", {"labels given"}),
+        ("OCT: diffusion without the module", {"labels given", "time [s]", "memory [MiB]"}),
     ],
 )
 def test_a_row_runs(data, tmp_path, name, more):
     cells = cells_of(name, data, tmp_path)
     assert set(cells) == {*SHOWN, "Frechet", "kernel"} | more
     assert cells["folded share"].startswith("0.000000")
+    if "true field" in name:
+        assert float(cells["field error [mm]"].split()[0]) == 0
+        assert float(cells["SSIM with the partner"].split()[0]) == 1
     if "as it is" in name:
         # Nothing moved: carried forth and carried back are one comparison.
         assert cells["trace Dice"] == cells["downstream Dice"]

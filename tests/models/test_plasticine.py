@@ -154,7 +154,8 @@ def test_a_step_trains_both_parts_end_to_end(shape, given):
     assert set(report) == {"loss", "noise", "place", "agreement", "reading", "smooth"}
     # The noise term alone reaches the spatial module, through the structure it carries.
     net.zero_grad()
-    terms = net._terms(batch_of(net, shape), generator(5))
+    batch = batch_of(net, shape)
+    terms = net._terms(batch, net._maps(batch["target"], generator(5)), generator(5))
     terms["noise"].backward()
     assert float(net.spatial.head.conv.weight.grad.abs().max()) > 0
     held_out = net.validation_step(batch_of(net, shape), generator())
@@ -196,7 +197,7 @@ def test_the_spatial_module_learns_where_a_structure_comes_from():
         net.training_step(batch, optimizers, lambda loss: loss.backward(), generator(step), step) for step in range(80)
     ]
     assert float(reports[-1]["agreement"]) < 0.6 * float(reports[0]["agreement"])
-    velocity = net.velocity(batch["source_structure"], images["target"], torch.ones(4)).detach()
+    velocity = net.velocity(batch["source_structure"], None, images["target"], torch.ones(4)).detach()
     left = (kernels.exp(velocity) - truth).square().sum(dim=1).sqrt().mean()
     assert float(left) < 0.7 * float(truth.square().sum(dim=1).sqrt().mean())
 
@@ -216,7 +217,8 @@ def test_the_true_map_is_where_the_source_of_a_sample_lies():
     """Carried by it, the structure of an own source is that of its target."""
     net = Plasticine(PlasticineConfig(**SMALL, given=0.0, remapped=0.0, disturbed=0.0), 2, 1, 1)
     batch = batch_of(net, (64, 64))
-    structure, _, true, known = net._source(batch, generator())
+    away, true = net._maps(batch["target"], generator())
+    structure, _, known = net._source(batch, away, generator())
     assert bool(known.all())
     assert float(true.norm(dim=1).mean()) > 0.5
     inner = (..., slice(8, -8), slice(8, -8))
@@ -249,8 +251,9 @@ def test_the_published_size_builds_and_steps():
     assert bool(torch.isfinite(report["loss"]))
 
 
-def test_the_recipe_for_volumes_steps_and_samples():
-    model, train = read_recipe("plasticine-cpu-3d", Plasticine, solver_steps=2, structure="labels")
+@pytest.mark.parametrize("recipe", ["plasticine-cpu-3d", "plasticine-labels-cpu-3d"])
+def test_the_recipes_for_volumes_step_and_sample(recipe):
+    model, train = read_recipe(recipe, Plasticine, solver_steps=2)
     torch.manual_seed(0)
     net = Plasticine(model, 3, 1, 1)
     count, shape = train.batch_size, (32, 32, 32)

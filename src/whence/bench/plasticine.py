@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,12 @@ from whence.data.dataset import read_image
 from whence.data.pairs import Pair, PairsTable, read_pairs
 from whence.data.phantom import write_phantom
 from whence.field import Displacement
-from whence.io import read_labels, replacing, write_labels
+from whence.io import read_displacement, read_labels, replacing, write_labels
 from whence.metrics import label_overlap
 from whence.models import find_method
 from whence.models.evaluator import translate
 from whence.models.predictor import Predictor
+from whence.models.structure import sees_labels
 from whence.registration import default_similarity, register_diffeomorphic
 from whence.trace import Trace
 from whence.train.evaluate import predict_row
@@ -30,19 +31,27 @@ from whence.train.run import load
 from whence.train.score import nothing
 
 ANATOMIES = {"oct": "OCT", "brain": "brain"}
-LABELS: dict[str, Any] = {"method": "plasticine", "structure": "labels"}
+LABELS: dict[str, Any] = {"method": "plasticine", "recipe": "plasticine-labels-cpu"}
+FAR = {"rotation": 3.0, "translation": 0.2, "scaling": 0.15, "elastic": 120.0, "coarse": 3000.0}
+# Without the part that an adversary teaches, sources of one domain are joined with targets of the other at random.
+APART: dict[str, Any] = {"population": 0.0, "given": 0.5, "aligned": 0.7, **FAR}
 KINDS: dict[str, dict[str, Any]] = {
     "the target's own images": {"only": "target"},
     "the source as it is": {"only": "source"},
+    "the partner by the true field": {"only": "partner"},
     "CycleGAN": {"method": "cyclegan"},
     "RegGAN": {"method": "reggan"},
     "Pix2Pix, on pairs": {"method": "pix2pix", "paired": True},
-    # Nothing could carry another person's structure there: it learns from the target's own.
-    "diffusion without the module": {**LABELS, "labels": "found", "transformation": False, "given": 0.0},
+    "diffusion without the module": {**LABELS, "labels": "found", "transformation": False, "population": 0.0},
     "Plasticine, edges": {"method": "plasticine"},
+    "Plasticine, nothing known of the populations": {**LABELS, **APART, "labels": "found"},
     "Plasticine": {**LABELS, "labels": "found"},
     "Plasticine, true labels": {**LABELS, "labels": "true"},
 }
+
+# Rows of one trained model that differ in how it samples: solver, numbers of steps.
+CURVES = {"ddim": (2, 5, 10, 100), "dpm": (2, 5, 10, 100)}
+ENDS = {"ddim": "", "dpm": " of DPM-Solver++"}
 
 
 def title(quick: bool) -> str:
@@ -59,18 +68,21 @@ def notes(quick: bool) -> str:
         "those that a segmenter trained on the target's domain alone finds in the prediction. Downstream: the "
         "segmenter's labels on the prediction, carried back by the inverse, against the source's true ones; for the "
         "source as it is, the segmenter applied to it directly. Partner: the image that the phantom knows the person "
-        "would give in the other domain, at the same rank of every trait; a translation is not told of it. Dice with "
-        "the partner: the labels found in the prediction against the partner's true ones, whether the shape is the "
-        "one sought; field error: mean distance of the trace from the true field over the partner's labels. SSIM and "
-        "PSNR are over the whole image. Frechet and kernel distance: of the mean deepest features of that segmenter, "
+        "would give in the other domain, at the same rank of every trait; a translation is not told of it; by the "
+        "true field it shows what the segmenter's errors and the carrying of labels leave to be had. Dice with the "
+        "partner: the labels found in the prediction against the partner's true ones, whether the shape is the one "
+        "sought; field error: mean distance of the trace from the true field over the partner's labels. SSIM and PSNR"
+        " are over the whole image. Frechet and kernel distance: of the mean deepest features of that segmenter, "
         "predictions against the target domain's training images; the target's own images, as many others, show what "
         "so few leave by chance. Plasticine and the diffusion without its module see labels, in training the true "
-        "ones of both domains, which no GAN here does; of those held out what a segmenter of the source's domain finds "
-        "in the scan (labels given: its Dice), or the true ones; or edges and no labels. All methods train 1500 steps "
-        "by their CPU recipes on the same people, of 8 images, 4 for CycleGAN and RegGAN; unpaired but for Pix2Pix, "
-        "which sees the true partners. RegGAN's registration network is not asked, for it would need the partner; a "
-        "trace that a method does not have is recovered by registration with MIND. Time and memory are of one "
-        "prediction with its trace in a process of its own, libraries included, the segmenter that finds labels not."
+        "ones of both domains, which no GAN here does; of those held out what a segmenter of the source's domain "
+        "finds in the scan (labels given: its Dice), or the true ones; or edges and no labels. Where nothing is known"
+        " of the populations the part that an adversary teaches is left out, and sources are joined with targets at "
+        "random. All methods train 1500 steps by their CPU recipes on the same people, of 8 images, 4 for CycleGAN "
+        "and RegGAN; unpaired but for Pix2Pix, which sees the true partners. RegGAN's registration network is not "
+        "asked, for it would need the partner; a trace that a method does not have is recovered by registration with "
+        "MIND. Time and memory are of one prediction with its trace in a process of its own, libraries included, the "
+        "segmenter that finds labels not."
     )
 
 
@@ -84,7 +96,11 @@ def rows(quick: bool) -> list[Row]:
         common = {**base, "anatomy": anatomy}
         found += [Row(f"{shown}: {name}", {**common, **kind}) for name, kind in KINDS.items()]
         plain = {**common, **KINDS["Plasticine"]}
-        found += [Row(f"{shown}: Plasticine, {n} solver steps", {**plain, "solver_steps": n}) for n in (2, 5, 10, 100)]
+        found += [
+            Row(f"{shown}: Plasticine, {n} solver steps{ENDS[solver]}", {**plain, "solver_steps": n, "solver": solver})
+            for solver, counts in CURVES.items()
+            for n in counts
+        ]
     return found
 
 
@@ -108,8 +124,8 @@ def measure(row: Row, data: Path, work: Path) -> dict[str, Any]:
         others = [read_image(row.path("source")) for row in images.split("test").domain("target")]
         return _apart(distances(reference, judge.describe(others)))
     people, cells = images.split("test").domain("source"), {}
-    if only == "source":
-        traces = [_unmoved(row) for row in people]
+    if only is not None:
+        traces = [{"source": _unmoved, "partner": _true}[only](row) for row in people]
     else:
         asked = people
         if seen == "found":
@@ -134,15 +150,17 @@ def measure(row: Row, data: Path, work: Path) -> dict[str, Any]:
 def _trained(settings: dict[str, Any], where: Path, table: Path) -> tuple[Predictor, Path]:
     """The predictor of a row's run, which samples as the row says, and the run's folder."""
     settings = dict(settings)
-    method, solver_steps = settings.pop("method"), settings.pop("solver_steps", None)
-    model, train = read_recipe(f"{method}-cpu", find_method(method), save_every=settings["steps"], **settings)
-    name = f"{method}_{settings['structure']}" if "structure" in settings else method
-    name += "" if settings.get("transformation", True) else "_without"
+    method, sampling = settings.pop("method"), {k: settings.pop(k) for k in ("solver", "solver_steps") if k in settings}
+    recipe, name = settings.pop("recipe", f"{method}-cpu"), method
+    model, train = read_recipe(recipe, find_method(method), save_every=settings["steps"], **settings)
+    if "structure" in asdict(model):
+        name += f"_{model.structure}" + ("" if model.transformation else "_without")
+        name += "_apart" if sees_labels(model.structure) and model.transformation and not model.population else ""
     run = fit(method, table, where / name, model, train)
     predictor = load(run)
-    if solver_steps is not None:
+    if sampling:
         # The numbers of solver steps are of one model.
-        predictor.method.config = replace(model, solver_steps=solver_steps)
+        predictor.method.config = replace(model, **sampling)
     return predictor, run
 
 
@@ -150,6 +168,12 @@ def _unmoved(row: Pair) -> Trace:
     image = read_image(row.path("source"))
     still = Displacement.identity(image.grid)
     return nothing(Trace.build(image, image, still, still, method="nothing"))
+
+
+def _true(row: Pair) -> Trace:
+    image, partner = (read_image(row.path(column)) for column in ("source", "target"))
+    fields = (read_displacement(row.path(column)) for column in ("displacement", "inverse"))
+    return Trace.build(image, partner, *fields, method="truth", kind="registered")
 
 
 def _translated(predictor: Predictor, row: Pair) -> Trace:
@@ -181,31 +205,22 @@ def draw(frame: Any, out: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    default = read_recipe("plasticine-cpu", find_method("plasticine"))[0].solver_steps
+    named = frame.set_index("row")
     figure, axes = pyplot.subplots(1, 2, figsize=(8, 3.2))
     for axis, column in zip(axes, ("trace Dice", "Frechet"), strict=True):
-        for shown in ANATOMIES.values():
-            steps = {
-                default if name.endswith("Plasticine") else int(name.split()[-3]): name for name in _curve(shown, frame)
-            }
-            named = frame.set_index("row")[column]
-            values = [float(str(named[steps[count]]).split()[0]) for count in sorted(steps)]
-            axis.plot(sorted(steps), values, marker="o", label=shown)
+        for (solver, counts), line in zip(CURVES.items(), ("-", "--"), strict=True):
+            for number, shown in enumerate(ANATOMIES.values()):
+                rows = {n: f"{shown}: Plasticine, {n} solver steps{ENDS[solver]}" for n in counts}
+                known = {n: float(str(named[column][row]).split()[0]) for n, row in rows.items() if row in named.index}
+                label = f"{shown}{ENDS[solver].removeprefix(' of') or ' DDIM'}"
+                axis.plot([*known], [*known.values()], line, color=f"C{number}", marker="o", label=label)
         axis.set(xscale="log", xlabel="solver steps", ylabel=column)
-        axis.set_xticks([2, 5, 10, 20, 100], labels=["2", "5", "10", "20", "100"])
+        axis.set_xticks([2, 5, 10, 100], labels=["2", "5", "10", "100"])
         axis.set_xticks([], minor=True)
         axis.set_ylim(0, 1 if column == "trace Dice" else None)
         axis.grid(alpha=0.25)
-    axes[0].legend(frameon=False, loc="lower left")
+    axes[0].legend(frameon=False, loc="lower left", fontsize=8)
     figure.tight_layout()
     with replacing(out / "plasticine.png") as temporary:
         figure.savefig(temporary, dpi=110, format="png")
     pyplot.close(figure)
-
-
-def _curve(shown: str, frame: Any) -> list[str]:
-    """The rows of one anatomy that differ in their solver steps alone."""
-    plain = f"{shown}: Plasticine"
-    return [
-        name for name in frame["row"] if name == plain or (name.startswith(plain) and name.endswith("solver steps"))
-    ]

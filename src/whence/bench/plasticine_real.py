@@ -29,7 +29,7 @@ from whence.train.score import Truth, nothing, score
 
 FLAIR: dict[str, Any] = {"data": "flair", "size": "[96,96]", "rescale": True, "steps": 1000}
 HEART: dict[str, Any] = {"data": "heart", "steps": 600, "structure": "edges+labels"}
-VOLUME: dict[str, Any] = {"data": "volume", "size": 48, "cases": 60, "steps": 150, "structure": "labels"}
+VOLUME: dict[str, Any] = {"data": "volume", "size": 48, "cases": 60, "steps": 150}
 KINDS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "T1 to FLAIR": (FLAIR, ("nothing", "pix2pix", "plasticine")),
     "end-diastole to end-systole": (HEART, ("nothing", "registered", "plasticine")),
@@ -88,7 +88,7 @@ def measure(row: Row, data: Path, work: Path) -> dict[str, Any]:
     settings = dict(row.settings)
     kind, by, quick = settings.pop("data"), settings.pop("by"), settings.pop("quick", False)
     where = data / kind
-    recipe = "plasticine-cpu-3d" if kind == "volume" else "plasticine-cpu"
+    recipe = "plasticine-labels-cpu-3d" if kind == "volume" else "plasticine-cpu"
     if kind == "volume":
         count, size = settings.pop("cases"), settings.pop("size")
         table = write_phantom("domains", *((16, 32) if quick else (count, size)), where, 3, anatomy="brain")

@@ -6,15 +6,18 @@ diffeomorphic, topology-preserving correspondence. The equations are ours.
 
     z_t   = sqrt(a_t) y + sqrt(1 - a_t) e                   a target y under the noise of step t
     S_t   = R(z_t, a_t)                                     the structure that is read off it
-    v_t   = T(S, S_t, z_t, a_t),  phi_t = exp(v_t)          where the target's points come from in the source
+    p     = P(S)                                            where the target's population has it (models/population.py)
+    v_t   = p + a_t^2 T(S, p, S_t, z_t, a_t)                where the target's points come from in the source:
+    phi_t = exp(v_t)
     L     = |D(z_t, S o psi, t) - w|^2                      noise: w it or the velocity, psi phi or phi_t by turns
-            + w_p |phi_t, phi_0 - phi|_1                    place: phi the true map, or else that of no noise, phi_0
+            + w_p (a_t^2 |phi_t - phi|_1 + |phi_0 - phi|_1) place: phi the true map, or else that of no noise, phi_0
             + w_s |S o phi_0 - S(y)|_1                      agreement
             + w_e |S_t, S_0 - S(y)|^2                       reading
             + w_r |grad v_t, grad v_0|^2                    smoothness
+            + P's own terms
 
-S is the structure map of the source, from its image, its labels or both. Sampling runs t from noise to image; the field
-of the finished image is the trace.
+S is the structure map of the source, from its image, its labels or both. Without P, which needs labels, p is 0 and both
+a_t^2 are 1. Sampling runs t from noise to image; the field of the finished image is the trace.
 """
 
 from __future__ import annotations
@@ -32,9 +35,12 @@ from whence.losses import gradient_energy
 from whence.models.diffusion import SOLVERS, scheduler, wanted
 from whence.models.method import Method, Prediction
 from whence.models.moved import RandomMotion, another_device, turns
+from whence.models.population import Population
 from whence.models.structure import Structure, sees_labels
 from whence.nets import DemonsNet, DenoisingUNet, Reader
 
+# Adam's memory against an adversary.
+ADVERSARIAL = (0.5, 0.99)
 _RANGES = (
     ("noise_steps", 10, 100_000),
     ("solver_steps", 1, 1000),
@@ -43,6 +49,7 @@ _RANGES = (
     ("agreement", 0, 1e6),
     ("reading", 0, 1e6),
     ("smoothness", 0, 1e6),
+    ("population", 0, 1e6),
     ("given", 0, 1),
     ("aligned", 0, 1),
     ("remapped", 0, 1),
@@ -78,10 +85,13 @@ class PlasticineConfig:
         agreement: weight of the carried structure's difference from the target's.
         reading: weight of the squared difference of the structure that is read off a noisy target from its own.
         smoothness: weight of the velocity's gradient energy.
+        population: weight of the adversary that teaches where the target's population has what a source shows; 0 for
+            no such part. It looks at labels, which the structure must have.
         transformation: whether there is a spatial transformation module; without it the source's structure stays where
             it is, and the trace is recovered by registration.
         given: share of training samples that start from the structure of the row's source; the others start from that
-            of their own target under a random map, which is then known. 1 for tables of pairs.
+            of their own target under a random map, which is then known. 1 for tables of pairs, 0 with a population
+            part where there are none.
         aligned: share of samples whose denoiser sees the target's own structure, moved and carried back by the true
             map, so that it learns to draw along what it is given.
         remapped: share of own targets whose intensities are remapped before their structure is taken, so that
@@ -112,6 +122,7 @@ class PlasticineConfig:
     agreement: float = 3.0
     reading: float = 3.0
     smoothness: float = 0.1
+    population: float = 0.0
     transformation: bool = True
     given: float = 0.5
     aligned: float = 0.7
@@ -142,6 +153,10 @@ class PlasticineConfig:
             )
         if self.solver not in SOLVERS:
             raise ValueError(f"unknown solver {self.solver!r}; expected one of {', '.join(SOLVERS)}")
+        if self.population and not sees_labels(self.structure):
+            raise ValueError(f"population {self.population:g} needs labels in the structure; got {self.structure!r}")
+        if self.population and not self.transformation:
+            raise ValueError("population is a part of the spatial transformation module, which is off; expected 0")
         self.motion  # noqa: B018 - refuses what is out of range
 
     @property
@@ -179,6 +194,14 @@ class Plasticine(Method):
             self.reader = Reader(dims, self.structure.of_image + context, channels, features)
             self.spatial = DemonsNet(dims, channels, context, features, config.scales, config.squarings)
             self.multiple = math.lcm(self.multiple, self.spatial.multiple, self.reader.multiple)
+        self.population: Population | None = None
+        if config.population:
+            seen = channels - self.structure.of_image
+            self.population = Population(dims, seen, config.spatial_features, config.squarings)
+            self.multiple = math.lcm(self.multiple, self.population.multiple)
+        if dims == 2:
+            # Convolutions of few channels on a CPU take as little as a third of the time, with the same results.
+            self.to(memory_format=torch.channels_last)
         self.noise = scheduler("ddim", config.noise_steps, config.noise_schedule, config.answer)
 
     @classmethod
@@ -202,9 +225,19 @@ class Plasticine(Method):
         context = torch.cat([level * noisy, level], dim=1)
         return self.reader(torch.cat([level * self.structure.image(noisy), context], dim=1)), context
 
-    def velocity(self, structure: torch.Tensor, noisy: torch.Tensor, signal: torch.Tensor) -> torch.Tensor:
+    def start(self, structure: torch.Tensor) -> torch.Tensor | None:
+        """Velocity (B, D, *spatial) to where the target's population has a structure; None without that part."""
+        return None if self.population is None else self.population(structure[:, self.structure.of_image :])
+
+    def velocity(
+        self, structure: torch.Tensor, start: torch.Tensor | None, noisy: torch.Tensor, signal: torch.Tensor
+    ) -> torch.Tensor:
         """Velocity (B, D, *spatial) in voxels whose exponential says where the target's points come from."""
-        return self.spatial(structure, *self.read(noisy, signal))
+        return self.spatial(structure, *self.read(noisy, signal), start, self._share(signal))
+
+    def _share(self, signal: torch.Tensor) -> torch.Tensor | None:
+        """How much what is seen may move what the population says: a_t^2 (B,); None where nothing is said."""
+        return None if self.population is None else signal.pow(4)
 
     def denoise(self, carried: torch.Tensor, noisy: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
         """The denoiser's answer, given the source's structure as it is carried."""
@@ -218,11 +251,11 @@ class Plasticine(Method):
         image = torch.randn((count, self.channels, *structure.shape[2:]), generator=generator).to(structure)
         solver = scheduler(c.solver, c.noise_steps, c.noise_schedule, c.answer)
         solver.set_timesteps(c.solver_steps)
-        carried = structure
+        carried, start = structure, self.start(structure) if c.transformation else None
         for done, time in enumerate(solver.timesteps, start=1):
             step = time.expand(count).to(image.device)
             if c.transformation:
-                velocity = self.velocity(structure, image, self._signal(step))
+                velocity = self.velocity(structure, start, image, self._signal(step))
                 carried = kernels.warp(structure, kernels.exp(velocity, c.squarings))
             image = solver.step(self.denoise(carried, image, step), time, image).prev_sample
             if self.on_step is not None:
@@ -230,7 +263,7 @@ class Plasticine(Method):
         image = image.clamp(-1, 1)
         if not c.transformation:
             return Prediction(image)
-        velocity = self.velocity(structure, image, torch.ones(count))
+        velocity = self.velocity(structure, start, image, torch.ones(count).to(image))
         return Prediction(image, kernels.exp(velocity, c.squarings), kernels.exp(-velocity, c.squarings))
 
     def _signal(self, step: torch.Tensor) -> torch.Tensor:
@@ -238,7 +271,13 @@ class Plasticine(Method):
         return self.noise.alphas_cumprod.to(step.device)[step].sqrt()
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
-        return [torch.optim.Adam(self.parameters(), lr=self.config.learning_rate)]
+        rate = self.config.learning_rate
+        if self.population is None:
+            return [torch.optim.Adam(self.parameters(), lr=rate)]
+        other = [p for name, p in self.named_parameters() if not name.startswith("population.")]
+        groups = [{"params": other}, {"params": self.population.movers(), "betas": ADVERSARIAL}]
+        critic = torch.optim.Adam(self.population.critic.parameters(), lr=rate / 2, betas=ADVERSARIAL)
+        return [torch.optim.Adam(groups, lr=rate), critic]
 
     def training_step(
         self,
@@ -248,59 +287,92 @@ class Plasticine(Method):
         generator: torch.Generator,
         step: int = 0,
     ) -> dict[str, torch.Tensor]:
-        terms = self._terms(batch, generator)
+        maps = self._maps(batch["target"], generator)
+        terms = self._terms(batch, maps, generator)
+        if self.population is not None:
+            found, carried = self.population.terms(self._labelled(batch["source_structure"], maps[0]))
+            terms |= found
         loss = self._total(terms)
         optimizers[0].zero_grad()
         backward(loss)
         optimizers[0].step()
-        return {"loss": loss.detach(), **{name: term.detach() for name, term in terms.items()}}
+        report = {"loss": loss, **terms}
+        if self.population is not None:
+            judged = self.population.judged(self._labelled(batch["target_structure"], maps[0]), carried, step)
+            optimizers[1].zero_grad()
+            backward(judged)
+            optimizers[1].step()
+            report["critic"] = judged
+        return {name: term.detach() for name, term in report.items()}
 
     @torch.no_grad()
     def validation_step(self, batch: dict[str, torch.Tensor], generator: torch.Generator) -> dict[str, torch.Tensor]:
-        return self._terms(batch, generator)
+        return self._terms(batch, self._maps(batch["target"], generator), generator)
 
-    def _terms(self, batch: dict[str, torch.Tensor], generator: torch.Generator) -> dict[str, torch.Tensor]:
+    def _terms(
+        self,
+        batch: dict[str, torch.Tensor],
+        maps: tuple[torch.Tensor, torch.Tensor],
+        generator: torch.Generator,
+    ) -> dict[str, torch.Tensor]:
         c, target, goal = self.config, batch["target"], batch["target_structure"]
-        structure, own, true, known = self._source(batch, generator)
-        count = len(target)
+        structure, own, known = self._source(batch, maps[0], generator)
+        true, count = maps[1], len(target)
         step = torch.randint(0, c.noise_steps, (count,), generator=generator).to(target.device)
         noise = torch.randn(target.shape, generator=generator).to(target)
         noisy = self.noise.add_noise(target, noise, step)
         sought = wanted(self.noise, target, noise, step)
         if not c.transformation:
             return {"noise": (self.denoise(structure, noisy, step) - sought).square().mean()}
-        looks = [self.read(noisy, self._signal(step)), self.read(target, torch.ones(count))]
-        velocities = [self.spatial(structure, *look) for look in looks]
+        signals = [self._signal(step), torch.ones(count).to(target)]
+        looks = [self.read(image, signal) for image, signal in zip((noisy, target), signals, strict=True)]
+        # Targets are where their population has them.
+        start = None if self.population is None else torch.where(known, 0.0, self.start(structure).detach())
+        velocities = [
+            self.spatial(structure, *look, start, self._share(signal))
+            for look, signal in zip(looks, signals, strict=True)
+        ]
         hidden, plain = (kernels.exp(velocity, c.squarings) for velocity in velocities)
         right = torch.where(known, true, plain.detach())
         # Another person's structure fits no better than a diffeomorphism can make it; a denoiser that is to draw along
         # what it is given must see what fits.
         aligned = turns(c.aligned, target, generator)
         carried = kernels.warp(torch.where(aligned, own, structure), torch.where(aligned, true, hidden))
+        apart = (hidden - right).abs().flatten(1).mean(dim=1)
+        share = self._share(signals[0])
         return {
             "noise": (self.denoise(carried, noisy, step) - sought).square().mean(),
-            "place": ((hidden - right).abs().mean() + (plain - right).abs().mean()) / 2,
+            "place": ((apart if share is None else share * apart).mean() + (plain - right).abs().mean()) / 2,
             "agreement": (kernels.warp(structure, plain) - goal).abs().mean(),
             "reading": torch.stack([(seen - goal).square().mean() for seen, _ in looks]).mean(),
             "smooth": (gradient_energy(velocities[0]) + gradient_energy(velocities[1])) / 2,
         }
 
-    def _source(
-        self, batch: dict[str, torch.Tensor], generator: torch.Generator
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """A source's structure, the moved target's own (B, K, *spatial), the map to that, whether it is the source."""
-        c, target, labels = self.config, batch["target"], batch.get("target_labels")
+    def _maps(self, target: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """Random maps of targets, and back (B, D, *spatial)."""
         away, back = self.config.motion(len(target), tuple(target.shape[2:]), generator)
-        if not c.transformation:
+        if not self.config.transformation:
             away, back = torch.zeros_like(away), torch.zeros_like(back)
-        away, back = away.to(target), back.to(target)
-        shown = another_device(kernels.warp(target, away), generator, c.remapped, c.disturbed)
+        return away.to(target), back.to(target)
+
+    def _labelled(self, structure: torch.Tensor, away: torch.Tensor) -> torch.Tensor:
+        """The structure's maps of labels, moved as people of either population might be."""
+        return kernels.warp(structure[:, self.structure.of_image :], away, mode="nearest")
+
+    def _source(
+        self, batch: dict[str, torch.Tensor], away: torch.Tensor, generator: torch.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """A source's structure, the moved target's own (B, K, *spatial), whether that is the source."""
+        c, target, labels = self.config, batch["target"], batch.get("target_labels")
+        shown = target
+        if self.structure.of_image:
+            shown = another_device(kernels.warp(target, away), generator, c.remapped, c.disturbed)
         moved = None if labels is None else kernels.warp(labels, away, mode="nearest")
         given, own = turns(c.given, target, generator), self.structure(shown, moved)
-        return torch.where(given, batch["source_structure"], own), own, back, ~given
+        return torch.where(given, batch["source_structure"], own), own, ~given
 
     def _total(self, terms: dict[str, torch.Tensor]) -> torch.Tensor:
         c = self.config
         weights = {"noise": 1.0, "agreement": c.agreement, "smooth": c.smoothness, "place": c.place}
-        weights["reading"] = c.reading
+        weights |= {"reading": c.reading, "population": c.population, "population smooth": c.smoothness}
         return torch.stack([weights[name] * term for name, term in terms.items()]).sum()

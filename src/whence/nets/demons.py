@@ -34,7 +34,8 @@ class DemonsNet(nn.Module):
     The same small U-Net is asked once for each of ``scales``, the coarsest first: at so many voxels a voxel it sees the
     moving map as it is carried so far, the fixed one, the forces between them, the context and the scale, and answers
     with what to add to the velocity. A plain U-Net must find out first what a difference beside a gradient means, and
-    how far things may have gone. Spatial sizes divisible by ``multiple``.
+    how far things may have gone. It goes on from ``start``, a velocity, and ``share`` (B,) weighs what it adds.
+    Spatial sizes divisible by ``multiple``.
     """
 
     def __init__(
@@ -53,18 +54,26 @@ class DemonsNet(nn.Module):
         self.head = VelocityHead(dims, features[1], scale=2)
         self.multiple = max(self.scales) * self.encoder.multiple
 
-    def forward(self, moving: torch.Tensor, fixed: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self,
+        moving: torch.Tensor,
+        fixed: torch.Tensor,
+        context: torch.Tensor,
+        start: torch.Tensor | None = None,
+        share: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         shape = moving.shape[2:]
-        velocity = moving.new_zeros((len(moving), len(shape), *shape))
+        velocity = moving.new_zeros((len(moving), len(shape), *shape)) if start is None else start
         for turn, scale in enumerate(self.scales):
-            carried = kernels.warp(moving, kernels.exp(velocity, self.squarings)) if turn else moving
+            still = turn == 0 and start is None
+            carried = moving if still else kernels.warp(moving, kernels.exp(velocity, self.squarings))
             maps, goal, beside = (_shrunk(part, scale) for part in (carried, fixed, context))
             size = maps.new_full((len(maps), 1, *maps.shape[2:]), 1 / scale)
             seen = torch.cat([maps, goal, demons_forces(maps, goal), beside, size], dim=1)
             more = self.head(self.decoder(self.encoder(seen)), maps.shape[2:]) * scale
             if scale > 1:
                 more = F.interpolate(more, size=shape, mode=self.mode, align_corners=False)
-            velocity = velocity + more
+            velocity = velocity + (more if share is None else more * share.to(more).reshape(-1, *[1] * (more.ndim - 1)))
         return velocity
 
 
