@@ -22,6 +22,7 @@ COMMANDS = {
     "apply": "warp an image, labels or points by a field",
     "evaluate": "tables of a run over held-out pairs",
     "report": "the page of a trace folder or an evaluation",
+    "bank": "past cases, found by the overlap of their tumours: build, add, remove, query, info",
     "bench": "make a table of the docs anew",
     "methods": "list the methods at hand",
 }
@@ -72,10 +73,10 @@ def _overview() -> str:
     return "\n".join(lines + [f"  {name:10s} {text}" for name, text in COMMANDS.items()])
 
 
-def _parser(command: str) -> Any:
+def _parser(command: str, word: str = "") -> Any:
     from whence.train.parser import Parser
 
-    parser = Parser(prog=f"whence {command}", description=COMMANDS[command])
+    parser = Parser(prog=f"whence {command} {word}".strip(), description=COMMANDS[command])
     parser.add_argument("--config", action="config", help="YAML file of options")
     return parser
 
@@ -262,6 +263,54 @@ def _report(given: list[str]) -> None:
     print(write_report(options.folder, options.out, options.max_megabytes))
 
 
+def _bank(given: list[str]) -> None:
+    from whence.train import bank
+
+    known = ("build", "add", "remove", "query", "info")
+    if not given or given[0] not in known:
+        asked = "nothing" if not given else repr(given[0])
+        raise InputError(f"expected what to do with a bank, one of {', '.join(known)}; got {asked}")
+    word, given = given[0], given[1:]
+    parser = _parser("bank", word)
+    if word in ("build", "add"):
+        parser.add_argument("data", type=Path, help="pairs.csv with the columns source, source_mask, and patient")
+        parser.add_argument("--split", type=str, default=None, help="rows of the table; all if not given")
+    if word == "build":
+        parser.add_argument("--out", type=Path, required=True, help="folder of the bank")
+        parser.add_class_arguments(bank.BankConfig, sub_configs=False)
+        options = parser.parse_args(given)
+        config = bank.BankConfig(**{name: getattr(options, name) for name in bank.BankConfig.__dataclass_fields__})
+        bank.show_info(bank.build_bank(options.data, options.out, config, options.split).info())
+        return
+    parser.add_argument("--bank", type=Path, required=True, help="folder of the bank")
+    if word == "add":
+        parser.add_argument("--least", type=int, default=20, help="voxels of a mask below which a slice is no case")
+        options = parser.parse_args(given)
+        bank.show_info(bank.add_to_bank(options.bank, options.data, options.split, options.least).info())
+    elif word == "remove":
+        parser.add_argument("ids", type=str, nargs="+", help="cases to take out")
+        options = parser.parse_args(given)
+        bank.show_info(bank.retrieval.remove(options.bank, options.ids).info())
+    elif word == "info":
+        bank.show_info(bank.Bank(parser.parse_args(given).bank).info())
+    else:
+        parser.add_argument("mask", type=Path, help="mask of the query's tumour")
+        parser.add_argument("--image", type=Path, default=None, help="the query's image, for retrieval by image")
+        parser.add_argument("--count", type=int, default=15, help="cases to find")
+        parser.add_argument("--patient", type=str, default=None, help="whose cases are not to be found")
+        parser.add_argument("--strategy", type=str, default="tumour", help="tumour, image or random")
+        parser.add_argument("--approximate", action="store_true", help="search the bank's index, if it has one")
+        parser.add_argument("--slice", type=int, default=None, help="of a volume; that of most tumour if not given")
+        parser.add_argument("--seed", type=int, default=0, help="of random retrieval")
+        parser.add_argument("--out", type=Path, default=None, help="csv file to write as well")
+        options = parser.parse_args(given)
+        chosen = (options.count, options.patient, options.strategy, options.approximate, options.slice, options.seed)
+        found = bank.query_bank(options.bank, options.mask, options.image, *chosen)
+        bank.show_matches(found, f"{options.mask} in {options.bank}")
+        if options.out is not None:
+            bank.write_matches(found, options.out)
+
+
 def _bench(given: list[str]) -> None:
     from whence.bench import TABLES
     from whence.bench.rows import run_table
@@ -295,6 +344,7 @@ _DOORS: dict[str, Callable[[list[str]], None]] = {
     "apply": _apply,
     "evaluate": _evaluate,
     "report": _report,
+    "bank": _bank,
     "bench": _bench,
     "methods": _methods,
 }

@@ -146,11 +146,11 @@ class Bank:
 
     def _out(self, number: int, patient: str | None) -> set[int]:
         """Rows of a segment that no query finds: removed ones, and the patient's own."""
-        own = [] if patient is None else self.segments[number].rows_of.get(patient, [])
-        return self._gone[number] | set(own)
+        own = set() if patient is None else self.segments[number].rows_of(patient)
+        return self._gone[number] | own
 
     def _match(self, place: tuple[int, int], similarity: float, bits: np.ndarray | None) -> Match:
-        case = self.segments[place[0]].cases[place[1]]
+        case = self.segments[place[0]].case(place[1])
         iou = float("nan") if bits is None else overlap(bits, self.bits(place))
         return Match(case, iou, similarity)
 

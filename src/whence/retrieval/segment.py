@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 from whence.errors import InputError
 
 CASES, MASKS, IMAGES, INDEX = "cases.jsonl", "masks.npy", "images.npy", "masks.usearch"
+LINES, PATIENTS = "lines.npy", "patients.npy"
 
 
 @dataclass(frozen=True)
@@ -40,44 +41,39 @@ class Segment:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        # All are opened now: a later build may take the files away, and what is open stays.
         self.masks = _mapped(folder / MASKS, 2)
         self.images = _mapped(folder / IMAGES, 2) if (folder / IMAGES).is_file() else None
-        # Opened with the masks: a later build may take the files away, and what is open stays.
-        self._cases = (folder / CASES).read_bytes()
+        self._lines, self._patients = _mapped(folder / LINES, 1), _mapped(folder / PATIENTS, 1)
+        self._text = np.memmap(folder / CASES, dtype=np.uint8, mode="r")
+        index = folder / INDEX
+        self.index = _usearch().Index.restore(str(index), view=True) if index.is_file() else None
+        counts = {len(self.masks), len(self._lines) - 1, len(self._patients)}
+        if len(counts) > 1 or self._lines[-1] != len(self._text):
+            raise InputError(f"{folder} is torn: its files hold {sorted(counts)} cases; expected as many each")
 
     def __len__(self) -> int:
         return len(self.masks)
 
-    @cached_property
-    def cases(self) -> list[Case]:
-        home = self.folder.parent
-        found = []
+    @property
+    def cases(self) -> Iterator[Case]:
+        """All cases, in order."""
+        return (self.case(row) for row in range(len(self)))
+
+    def case(self, row: int) -> Case:
+        """The case of a row."""
         try:
-            for line in self._cases.decode().splitlines():
-                plain = json.loads(line)
-                files = {name: Path(os.path.normpath(home / path)) for name, path in plain["files"].items()}
-                found.append(Case(plain["id"], plain["patient"], files, plain["facts"], plain["slice"]))
+            plain = json.loads(self._text[self._lines[row] : self._lines[row + 1]].tobytes())
+            home = self.folder.parent
+            files = {name: Path(os.path.normpath(home / path)) for name, path in plain["files"].items()}
+            return Case(plain["id"], plain["patient"], files, plain["facts"], plain["slice"])
         except (ValueError, KeyError) as error:
             raise InputError(f"{self.folder / CASES} cannot be read: {error}") from error
-        if len(found) != len(self.masks):
-            raise InputError(f"{self.folder} holds {len(found)} cases and {len(self.masks)} masks; expected as many")
-        return found
 
-    @cached_property
-    def rows_of(self) -> dict[str, list[int]]:
-        """Rows of each patient."""
-        found: dict[str, list[int]] = {}
-        for number, case in enumerate(self.cases):
-            found.setdefault(case.patient, []).append(number)
-        return found
-
-    @cached_property
-    def index(self) -> Any:
-        """The approximate index, read where it lies; None where there is none."""
-        path = self.folder / INDEX
-        if not path.is_file():
-            return None
-        return _usearch().Index.restore(str(path), view=True)
+    def rows_of(self, patient: str) -> set[int]:
+        """Rows of a patient."""
+        rows = np.flatnonzero(self._patients == _hash(patient)).tolist()
+        return {row for row in rows if self.case(row).patient == patient}
 
     def nearest_masks(self, bits: np.ndarray, count: int, approximate: bool) -> tuple[np.ndarray, np.ndarray]:
         """Rows and Tanimoto distances (1 - IoU) of the ``count`` nearest masks, the nearest first."""
@@ -96,11 +92,14 @@ def write_segment(
     folder: Path, home: Path, cases: Sequence[Case], masks: np.ndarray, images: np.ndarray | None, index: bool
 ) -> None:
     """Write cases, masks (N, bytes) and embeddings (N, n) into a folder; paths as they run from the bank's ``home``."""
-    with (folder / CASES).open("w", encoding="utf-8") as file:
+    lines = [0]
+    with (folder / CASES).open("wb") as file:
         for case in cases:
             files = {name: Path(os.path.relpath(path, home)).as_posix() for name, path in case.files.items()}
             plain = {"id": case.id, "patient": case.patient, "slice": case.slice, "files": files, "facts": case.facts}
-            file.write(json.dumps(plain) + "\n")
+            lines.append(lines[-1] + file.write(json.dumps(plain).encode() + b"\n"))
+    np.save(folder / LINES, np.array(lines, dtype=np.int64))
+    np.save(folder / PATIENTS, np.array([_hash(case.patient) for case in cases], dtype=np.uint64))
     np.save(folder / MASKS, masks)
     if images is not None:
         np.save(folder / IMAGES, images)
@@ -109,6 +108,10 @@ def write_segment(
         made = usearch.Index(ndim=8 * masks.shape[1], metric=usearch.MetricKind.Tanimoto, dtype=usearch.ScalarKind.B1)
         made.add(np.arange(len(masks)), masks)
         made.save(str(folder / INDEX))
+
+
+def _hash(patient: str) -> np.uint64:
+    return np.uint64(int.from_bytes(blake2b(patient.encode(), digest_size=8).digest(), "little"))
 
 
 def _mapped(path: Path, ndim: int) -> np.ndarray:
