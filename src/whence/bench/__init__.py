@@ -21,6 +21,7 @@ TABLES = {
     "registration": "whence.bench.registration",
     "plasticine": "whence.bench.plasticine",
     "plasticine_real": "whence.bench.plasticine_real",
+    "bank": "whence.bench.bank",
 }
 
 

@@ -19,8 +19,8 @@ from whence.retrieval.manifest import NAME, UNFINISHED, Manifest
 from whence.retrieval.segment import Case, write_segment
 
 Progress = Callable[[int], None]
-# Cases of a segment, and how many segments a bank has before they are joined.
-LARGEST, MOST = 65536, 16
+# Bytes of masks in a segment that is written at once, and how many segments a bank has before they are joined.
+LARGEST, MOST = 512_000_000, 16
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,16 @@ class Row:
 
 
 def build(
-    folder: str | Path, settings: Manifest, rows: Iterable[Row], progress: Progress | None = None, chunk: int = LARGEST
+    folder: str | Path,
+    settings: Manifest,
+    rows: Iterable[Row],
+    progress: Progress | None = None,
+    chunk: int | None = None,
 ) -> Bank:
     """Make a bank of rows, in place of the one that is there. Stopped and started again it goes on.
 
-    ``settings`` is a manifest without segments. ``progress`` is told of each row. Raises InputError where another
-    process writes there, or the folder cannot be written.
+    ``settings`` is a manifest without segments. ``progress`` is told of each row. A segment has ``chunk`` cases, or as
+    many as fill half a gigabyte. Raises InputError where another process writes there, or the folder cannot be written.
     """
     folder = Path(folder)
     with _writing(folder):
@@ -62,7 +66,7 @@ def build(
         return Bank(folder)
 
 
-def add(folder: str | Path, rows: Iterable[Row], progress: Progress | None = None, chunk: int = LARGEST) -> Bank:
+def add(folder: str | Path, rows: Iterable[Row], progress: Progress | None = None, chunk: int | None = None) -> Bank:
     """Add rows to a bank. Raises InputError where one is there already; what has been added before it stays."""
     folder = Path(folder)
     with _writing(folder):
@@ -97,7 +101,7 @@ def remove(folder: str | Path, ids: Sequence[str]) -> Bank:
         bank = Bank(folder)
         # A query asks a segment for as many cases more as it has lost.
         if len(bank) and sum(map(len, bank.manifest.removed.values())) >= len(bank):
-            _join(folder, LARGEST)
+            _join(folder, None)
             _tidy(folder)
             bank = Bank(folder)
         return bank
@@ -130,9 +134,10 @@ def _unfinished(folder: Path, settings: Manifest) -> Manifest:
 
 
 def _segments(
-    folder: Path, settings: Manifest, rows: Iterable[Row], progress: Progress | None, chunk: int
+    folder: Path, settings: Manifest, rows: Iterable[Row], progress: Progress | None, chunk: int | None
 ) -> Iterator[tuple[list[str], list[str]]]:
     """Write rows as segments of up to ``chunk`` cases and a row; yields their names, and the rows that are in."""
+    chunk = chunk or max(1024, LARGEST // settings.space.width)
     done, entries, ids = set(settings.done), [], []
     for number, row in enumerate(rows, start=1):
         if row.id not in done:
@@ -169,7 +174,7 @@ def _new(rows: Iterable[Row], known: set[str], folder: Path) -> Iterator[Row]:
         yield row
 
 
-def _join(folder: Path, chunk: int) -> None:
+def _join(folder: Path, chunk: int | None) -> None:
     """Write what a bank holds as few segments, without what was removed."""
     bank = Bank(folder)
     settings = replace(bank.manifest, segments=(), removed={})
