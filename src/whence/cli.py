@@ -284,7 +284,7 @@ def _bank(given: list[str]) -> None:
         return
     parser.add_argument("--bank", type=Path, required=True, help="folder of the bank")
     if word == "add":
-        parser.add_argument("--least", type=int, default=20, help="voxels of a mask below which a slice is no case")
+        parser.add_argument("--least", type=int, default=20, help="voxels of a mask below which it is no case")
         options = parser.parse_args(given)
         bank.show_info(bank.add_to_bank(options.bank, options.data, options.split, options.least).info())
     elif word == "remove":

@@ -32,7 +32,7 @@ class BankConfig:
     Args:
         plane: axial, coronal or sagittal: each slice of a volume that shows the tumour is a case. None: whole images.
         spacing: of the grid on which masks are compared, mm, one number for each of its axes; none: the first mask's.
-        least: voxels of a mask below which a slice is no case.
+        least: voxels of a mask below which an image, or a slice, is no case.
         images: also keep an embedding of each source image, for retrieval by image.
         approximate: also keep an index for approximate search.
     """
@@ -154,7 +154,7 @@ def _entries(row: Pair, settings: Manifest, least: int) -> Iterator[Entry]:
     if seen is not None and len(seen) != len(views):
         raise InputError(f"{path} has {len(views)} {settings.plane} slices, its image {len(seen)}; expected as many")
     for place, (index, view) in enumerate(views):
-        if index is not None and int((view.tensor != 0).sum()) < least:
+        if int((view.tensor != 0).sum()) < least:
             continue
         bits = settings.space.pack(view, f"slice {index} of {path}" if index is not None else str(path))
         embedding = None if seen is None else _embedding(settings, seen[place])
