@@ -88,7 +88,8 @@ def test_commands_and_their_options(page, line, monkeypatch):
 
 
 def test_options_named_in_prose(monkeypatch):
-    words = [*(["fit", name] for name in METHODS), *([name] for name in cli.COMMANDS if name != "fit")]
+    words = [*(["fit", name] for name in METHODS), *(["bank", word] for word in cli.BANK_WORDS)]
+    words += [[name] for name in cli.COMMANDS if name not in ("fit", "bank")]
     known = set().union(*(options_of(monkeypatch, given) for given in words))
     for page in PAGES:
         for option in bare_options(page):

@@ -27,6 +27,8 @@ COMMANDS = {
     "methods": "list the methods at hand",
 }
 
+BANK_WORDS = ("build", "add", "remove", "query", "info")
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status: 0, 2 for a user's mistake, 130 when interrupted."""
@@ -266,10 +268,9 @@ def _report(given: list[str]) -> None:
 def _bank(given: list[str]) -> None:
     from whence.train import bank
 
-    known = ("build", "add", "remove", "query", "info")
-    if not given or given[0] not in known:
+    if not given or given[0] not in BANK_WORDS:
         asked = "nothing" if not given else repr(given[0])
-        raise InputError(f"expected what to do with a bank, one of {', '.join(known)}; got {asked}")
+        raise InputError(f"expected what to do with a bank, one of {', '.join(BANK_WORDS)}; got {asked}")
     word, given = given[0], given[1:]
     parser = _parser("bank", word)
     if word in ("build", "add"):

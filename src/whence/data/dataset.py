@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from whence.data.frame import PLANES, Frame, fit_shape
+from whence.data.frame import PLANES, Frame, fit_shape, single_slice_plane
 from whence.data.pairs import Pair, PairsTable
 from whence.errors import InputError
 from whence.io import read, read_labels
@@ -45,7 +45,7 @@ def survey(
             )
     if plane is not None and plane not in PLANES:
         raise InputError(f"unknown plane {plane!r}; expected one of {', '.join(PLANES)}")
-    plane = plane or _single_slice_plane(first)
+    plane = plane or single_slice_plane(first)
     dims = dims or (2 if plane or first.dims == 2 else 3)
     if dims > first.dims:
         raise InputError(f"a {dims}D model needs {dims}D images; {table.rows[0].path('source')} is {first.dims}D")
@@ -173,10 +173,3 @@ def read_image(path: str | Path) -> Volume:
 def _grid_and_channels(row: Pair) -> tuple[Grid, int]:
     volume = read(row.path("source"))
     return volume.grid, volume.tensor.shape[1]
-
-
-def _single_slice_plane(grid: Grid) -> str | None:
-    """Plane of a 3D file that holds one slice."""
-    if grid.dims != 3 or 1 not in grid.shape:
-        return None
-    return PLANES[grid.canonical().shape.index(1)]

@@ -133,6 +133,13 @@ class Frame:
         return batch[None].movedim(1, 2 + axis)
 
 
+def single_slice_plane(grid: Grid) -> str | None:
+    """Plane of a 3D file that holds one slice; None for any other."""
+    if grid.dims != 3 or 1 not in grid.shape:
+        return None
+    return PLANES[grid.canonical().shape.index(1)]
+
+
 def fit_shape(tensor: torch.Tensor, shape: Sequence[int], value: float = -1.0) -> torch.Tensor:
     """Centre-crop and pad the spatial axes of (B, C, *spatial) to a shape."""
     for axis, wanted in enumerate(shape, start=2):

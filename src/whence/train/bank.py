@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from whence import retrieval
-from whence.data.frame import PLANES
+from whence.data.frame import PLANES, single_slice_plane
 from whence.data.pairs import TEXT, Pair, PairsTable, read_pairs
 from whence.errors import InputError
 from whence.io import read, read_labels, replacing
@@ -30,7 +30,7 @@ class BankConfig:
     """Options of a bank that is built.
 
     Args:
-        plane: axial, coronal or sagittal: each slice of a volume that shows the tumour is a case. None: whole images.
+        plane: axial, coronal or sagittal: each slice of a volume that shows the tumour is a case. None: whole images, or those of files of one slice.
         spacing: of the grid on which masks are compared, mm, one number for each of its axes; none: the first mask's.
         least: voxels of a mask below which an image, or a slice, is no case.
         images: also keep an embedding of each source image, for retrieval by image.
@@ -54,6 +54,10 @@ class BankConfig:
 def build_bank(data: str | Path, folder: str | Path, config: BankConfig, split: str | None = None) -> Bank:
     """Make a bank of a table's rows (of a split), in place of one that is there, under a progress bar."""
     table = _table(data, split)
+    if config.plane is None:
+        # As fit does: files of single slices are slices.
+        first = read_labels(table.rows[0].path("source_mask"))
+        config = replace(config, plane=single_slice_plane(first.grid))
     settings = Manifest(_space(table.rows[0], config), config.plane, config.images, config.approximate)
     with progress_bar() as bar:
         task = bar.add_task("bank", total=len(table), note="")
