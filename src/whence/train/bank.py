@@ -30,7 +30,8 @@ class BankConfig:
     """Options of a bank that is built.
 
     Args:
-        plane: axial, coronal or sagittal: each slice of a volume that shows the tumour is a case. None: whole images, or those of files of one slice.
+        plane: axial, coronal or sagittal: each slice of a volume that shows the tumour is a case. None: whole images;
+            files of one slice are slices all the same.
         spacing: of the grid on which masks are compared, mm, one number for each of its axes; none: the first mask's.
         least: voxels of a mask below which an image, or a slice, is no case.
         images: also keep an embedding of each source image, for retrieval by image.
