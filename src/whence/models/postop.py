@@ -1,0 +1,261 @@
+"""Retrieval-based post-operative generation: a similar past case prompts a latent diffusion model.
+
+Paper: Pre-to-Post Operative MRI Generation with Retrieval-based Visual In-Context Learning.
+
+    Q_comp  = M_bbox I_post + (1 - M_bbox) Q_pre             the past case's resection on the query's image
+    P_tumor = [E_seg(M_pre), E_comp(Q_comp)]                 the prompt, which the U-Net attends to
+    G       = [[E(I_pre), E(I_post)], [E(Q_pre), x_t]]       visual in-context learning: a grid of latents
+    L_LDM   = |e - e_theta(G, t, P_tumor)|^2                 noise, in the cell of x_t
+
+I_pre and I_post are the images of a past case whose tumour overlaps the query's most, M_bbox the box of its resection,
+E the autoencoder. At inference classifier-free guidance: e = e(0) + s (e(P_tumor) - e(0)).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import nn
+
+from whence.models.composite import cell_of, composite, in_context
+from whence.models.diffusion import SOLVERS, scheduler, wanted
+from whence.models.method import Method, Prediction, frozen
+from whence.models.moved import turns
+from whence.nets.latent import autoencoder, denoiser, stable_diffusion
+from whence.nets.prompt import SamEncoder, VectorEncoder
+
+LATENT, WIDTH = 4, 1024
+_RANGES = (
+    ("vae_steps", 0, 10**9),
+    ("kl", 0, 1e3),
+    ("top", 1, 1000),
+    ("guidance", 0, 100),
+    ("dropped", 0, 1),
+    ("noise_steps", 10, 100_000),
+    ("solver_steps", 1, 1000),
+)
+
+
+@dataclass(frozen=True)
+class PostopConfig:
+    """Options of retrieval-based post-operative generation.
+
+    Args:
+        pretrained: folder or hub's name of Stable Diffusion 2's layout; without one networks start from nothing.
+        encoder: folder or hub's name of a (Med)SAM whose image encoder reads the composite; or else a small network.
+        features: channels of the U-Net from nothing, from the latents' resolution down, multiples of 8.
+        vae_features: channels of the autoencoder from nothing, from the image's resolution down, multiples of 8.
+        vae_steps: training steps that the autoencoder is trained alone before; none with a pretrained one.
+        vae_rate: learning rate of the autoencoder.
+        kl: weight of the latents' divergence from a normal distribution.
+        segmentation: whether the prompt holds the query's tumour mask, p_seg.
+        composed: whether it holds the composite, p_comp.
+        instructed: whether the grid holds the past case; without it its cells are empty.
+        strategy: how past cases are found: tumour (overlap), image or random.
+        top: of how many of the most similar cases one is drawn at each training step.
+        guidance: weight of the prompt when sampling; 1 takes the prompted answer alone.
+        dropped: share of training samples that are not prompted.
+        noise_steps: steps of the noise schedule.
+        noise_schedule: noise schedule of diffusers.
+        answer: what the U-Net answers: epsilon (the noise) or v_prediction.
+        solver: ddim, or dpm for DPM-Solver++.
+        solver_steps: denoising steps when sampling.
+        learning_rate: of AdamW.
+    """
+
+    pretrained: str = ""
+    encoder: str = ""
+    features: tuple[int, ...] = (64, 128, 256)
+    vae_features: tuple[int, ...] = (32, 64, 128)
+    vae_steps: int = 2000
+    vae_rate: float = 1e-3
+    kl: float = 1e-6
+    segmentation: bool = True
+    composed: bool = True
+    instructed: bool = True
+    strategy: Literal["tumour", "image", "random"] = "tumour"
+    top: int = 15
+    guidance: float = 2.0
+    dropped: float = 0.1
+    noise_steps: int = 1000
+    noise_schedule: Literal["squaredcos_cap_v2", "linear", "scaled_linear"] = "scaled_linear"
+    answer: Literal["epsilon", "v_prediction"] = "epsilon"
+    solver: Literal["ddim", "dpm"] = "ddim"
+    solver_steps: int = 50
+    learning_rate: float = 1e-5
+
+    def __post_init__(self) -> None:
+        for name in ("features", "vae_features"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+            found = getattr(self, name)
+            if len(found) < 2 or any(n < 8 or n % 8 for n in found):
+                raise ValueError(f"{name} are two multiples of 8 or more; got {list(found)}")
+        for name, least, most in _RANGES:
+            if not least <= getattr(self, name) <= most:
+                raise ValueError(f"{name} must lie between {least:g} and {most:g}; got {getattr(self, name)}")
+        if self.solver not in SOLVERS:
+            raise ValueError(f"unknown solver {self.solver!r}; expected one of {', '.join(SOLVERS)}")
+        if self.pretrained and self.vae_steps:
+            raise ValueError(f"a pretrained autoencoder is not trained; expected vae_steps 0, got {self.vae_steps}")
+
+
+class Postop(Method):
+    """Latent diffusion prompted by a retrieved case; slices only."""
+
+    name: ClassVar[str] = "postop"
+    config_class: ClassVar[type] = PostopConfig
+    draws: ClassVar[bool] = True
+
+    def __init__(self, config: PostopConfig, dims: int, source_channels: int, target_channels: int) -> None:
+        super().__init__()
+        if dims != 2:
+            raise ValueError(f"it generates slices; expected a plane of a volume's, got {dims}D")
+        if source_channels != target_channels:
+            raise ValueError(
+                f"both images are seen by one autoencoder; got {source_channels} and {target_channels} channels"
+            )
+        self.config, self.dims, self.channels = config, dims, source_channels
+        # The grid, and where in it the cell is.
+        inputs = LATENT + 1
+        if config.pretrained:
+            self.vae, self.unet = stable_diffusion(config.pretrained, inputs)
+            levels = len(self.unet.config.block_out_channels)
+        else:
+            self.vae = autoencoder(source_channels, config.vae_features, LATENT)
+            self.unet = denoiser(inputs, LATENT, config.features, WIDTH)
+            levels = len(config.features)
+        self.seen = int(self.vae.config.in_channels)
+        self.multiple = 2 ** (len(self.vae.config.block_out_channels) - 1 + levels - 1)
+        width, small = int(self.unet.config.cross_attention_dim), (16, 32, 64, 64)
+        self.of_mask = VectorEncoder(1, small, width)
+        self.of_composite = (
+            SamEncoder(config.encoder, width) if config.encoder else VectorEncoder(source_channels, small, width)
+        )
+        # What stands for a prompt that is left out.
+        self.unprompted = nn.Parameter(torch.zeros(2, width))
+        self.noise = scheduler("ddim", config.noise_steps, config.noise_schedule, config.answer)
+        # Latents are brought to a deviation of 1.
+        self.register_buffer("scale", torch.tensor(float(self.vae.config.scaling_factor) if config.pretrained else 1.0))
+
+    def encode(self, images: torch.Tensor) -> torch.Tensor:
+        """Latents (B, 4, h, w) of images (B, C, H, W) in [-1, 1]: the means of their distributions."""
+        return self.vae.encode(self._coloured(images)).latent_dist.mode() * self.scale
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """Images of latents."""
+        shown = self.vae.decode(latents / self.scale).sample
+        return (
+            shown if self.seen == self.channels else shown.mean(dim=1, keepdim=True).expand(-1, self.channels, -1, -1)
+        )
+
+    def prompt(self, mask: torch.Tensor, composed: torch.Tensor) -> torch.Tensor:
+        """P_tumor (B, 2, width) of masks (B, 1, H, W) and composites (B, C, H, W)."""
+        parts = [self.of_mask(mask), self.of_composite(composed)]
+        used = (self.config.segmentation, self.config.composed)
+        empty = self.unprompted.expand(len(mask), -1, -1).unbind(dim=1)
+        return torch.stack([part if use else no for part, use, no in zip(parts, used, empty, strict=True)], dim=1)
+
+    def answer(
+        self, noisy: torch.Tensor, step: torch.Tensor, context: Sequence[torch.Tensor], prompt: torch.Tensor
+    ) -> torch.Tensor:
+        """The U-Net's answer for the cell, given the latents of case before, case after and query."""
+        where = in_context(*(torch.zeros_like(noisy[:, :1]) for _ in range(3)), torch.ones_like(noisy[:, :1]))
+        grid = torch.cat([in_context(*context, noisy), where], dim=1)
+        return cell_of(self.unet(grid, step, encoder_hidden_states=prompt).sample)
+
+    @torch.no_grad()
+    def infer(self, batch: dict[str, torch.Tensor], generator: torch.Generator) -> Prediction:
+        c, query = self.config, batch["source"]
+        composed = composite(query, batch["case_target"], batch["case_cavity"])
+        context, prompt = self._context(batch), self.prompt(batch["source_mask"], composed)
+        nothing = self.unprompted.expand(len(query), -1, -1)
+        latents = torch.randn(context[0].shape, generator=generator).to(query)
+        solver = scheduler(c.solver, c.noise_steps, c.noise_schedule, c.answer)
+        solver.set_timesteps(c.solver_steps)
+        for done, time in enumerate(solver.timesteps, start=1):
+            step = time.expand(len(query)).to(query.device)
+            found = self.answer(latents, step, context, prompt)
+            if c.guidance != 1:
+                free = self.answer(latents, step, context, nothing)
+                found = free + c.guidance * (found - free)
+            latents = solver.step(found, time, latents).prev_sample
+            if self.on_step is not None:
+                self.on_step(done, len(solver.timesteps))
+        image = self.decode(latents).clamp(-1, 1)
+        shown = {
+            "retrieved before": batch["case_source"],
+            "retrieved after": batch["case_target"],
+            "composite": composed,
+        }
+        return Prediction(image, extras=shown)
+
+    def optimizers(self) -> list[torch.optim.Optimizer]:
+        of_vae = {id(part) for part in self.vae.parameters()}
+        others = [part for part in self.parameters() if id(part) not in of_vae and part.requires_grad]
+        rates = (self.config.learning_rate, self.config.vae_rate)
+        return [torch.optim.AdamW(p, lr=rate) for p, rate in zip((others, self.vae.parameters()), rates, strict=True)]
+
+    def training_step(
+        self,
+        batch: dict[str, torch.Tensor],
+        optimizers: Sequence[torch.optim.Optimizer],
+        backward: Callable[[torch.Tensor], None],
+        generator: torch.Generator,
+        step: int = 0,
+    ) -> dict[str, torch.Tensor]:
+        alone = step < self.config.vae_steps
+        terms = self._images(batch, generator) if alone else {"noise": self._noise(batch, generator)}
+        loss = terms["image"] + self.config.kl * terms["kl"] if alone else terms["noise"]
+        optimizer = optimizers[1 if alone else 0]
+        optimizer.zero_grad()
+        backward(loss)
+        optimizer.step()
+        return {"loss": loss.detach(), **{name: term.detach() for name, term in terms.items()}}
+
+    @torch.no_grad()
+    def validation_step(self, batch: dict[str, torch.Tensor], generator: torch.Generator) -> dict[str, torch.Tensor]:
+        return self._images(batch, generator, learn=False) | {"noise": self._noise(batch, generator)}
+
+    def _images(
+        self, batch: dict[str, torch.Tensor], generator: torch.Generator, learn: bool = True
+    ) -> dict[str, torch.Tensor]:
+        """Terms of the autoencoder, and the latents' scale as it is seen so far."""
+        images = self._coloured(torch.cat([batch["source"], batch["target"]]))
+        found = self.vae.encode(images).latent_dist
+        drawn = found.mean + found.std * torch.randn(found.mean.shape, generator=generator).to(found.mean)
+        if learn:
+            with torch.no_grad():
+                self.scale.lerp_(1 / found.mean.std().clamp_min(1e-3), 0.02)
+        return {
+            "image": (self.vae.decode(drawn).sample - images).abs().mean(),
+            "kl": found.kl().mean() / images[0].numel(),
+        }
+
+    def _noise(self, batch: dict[str, torch.Tensor], generator: torch.Generator) -> torch.Tensor:
+        c, target = self.config, batch["target"]
+        with torch.no_grad(), frozen([self.vae]):
+            context, clean = self._context(batch), self.encode(target)
+        composed = composite(batch["source"], batch["case_target"], batch["case_cavity"])
+        prompt = self.prompt(batch["source_mask"], composed)
+        unseen = turns(c.dropped, target, generator)[..., 0]
+        prompt = torch.where(unseen, self.unprompted.expand_as(prompt), prompt)
+        step = torch.randint(0, c.noise_steps, (len(target),), generator=generator).to(target.device)
+        noise = torch.randn(clean.shape, generator=generator).to(clean)
+        noisy = self.noise.add_noise(clean, noise, step)
+        return (self.answer(noisy, step, context, prompt) - wanted(self.noise, clean, noise, step)).square().mean()
+
+    def _context(self, batch: dict[str, torch.Tensor]) -> list[torch.Tensor]:
+        """Latents of the case before and after, and of the query."""
+        found = list(
+            self.encode(torch.cat([batch[name] for name in ("case_source", "case_target", "source")])).chunk(3)
+        )
+        return found if self.config.instructed else [torch.zeros_like(found[0]), torch.zeros_like(found[1]), found[2]]
+
+    def _coloured(self, images: torch.Tensor) -> torch.Tensor:
+        """Images of as many channels as the autoencoder sees."""
+        if images.shape[1] == self.seen:
+            return images
+        return images.mean(dim=1, keepdim=True).expand(-1, self.seen, -1, -1)

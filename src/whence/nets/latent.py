@@ -1,0 +1,86 @@
+"""Latent diffusion's networks as diffusers keeps them, from nothing or from a folder of Stable Diffusion's layout."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from whence.errors import InputError
+
+
+def autoencoder(channels: int, features: Sequence[int], latent: int = 4) -> nn.Module:
+    """KL autoencoder of images (B, channels, H, W), half the size a level; latents (B, latent, h, w)."""
+    models = _diffusers()
+    return models.AutoencoderKL(
+        in_channels=channels,
+        out_channels=channels,
+        down_block_types=("DownEncoderBlock2D",) * len(features),
+        up_block_types=("UpDecoderBlock2D",) * len(features),
+        block_out_channels=tuple(features),
+        layers_per_block=1,
+        latent_channels=latent,
+        norm_num_groups=8,
+        mid_block_add_attention=False,
+    )
+
+
+def denoiser(inputs: int, outputs: int, features: Sequence[int], prompt: int) -> nn.Module:
+    """U-Net of latents (B, inputs, h, w) that attends to a prompt (B, tokens, prompt) below its finest level."""
+    models, levels = _diffusers(), len(features)
+    return models.UNet2DConditionModel(
+        in_channels=inputs,
+        out_channels=outputs,
+        layers_per_block=1,
+        block_out_channels=tuple(features),
+        down_block_types=("DownBlock2D", *["CrossAttnDownBlock2D"] * (levels - 1)),
+        up_block_types=(*["CrossAttnUpBlock2D"] * (levels - 1), "UpBlock2D"),
+        cross_attention_dim=prompt,
+        attention_head_dim=8,
+        norm_num_groups=8,
+    )
+
+
+def stable_diffusion(name: str, inputs: int) -> tuple[nn.Module, nn.Module]:
+    """Autoencoder and U-Net of a folder, or a hub's name, of Stable Diffusion's layout (vae/, unet/).
+
+    A U-Net of fewer ``inputs`` gets further ones of weight 0: it answers as before until it has learnt what they mean.
+    Raises InputError where the folder lacks a part.
+    """
+    models = _diffusers()
+    parts: list[Any] = []
+    for part, kind in (("vae", models.AutoencoderKL), ("unet", models.UNet2DConditionModel)):
+        if Path(name).is_dir() and not (Path(name) / part / "config.json").is_file():
+            raise InputError(f"{name} holds no {part}/config.json; expected a folder of Stable Diffusion's layout")
+        try:
+            parts.append(kind.from_pretrained(name, subfolder=part))
+        except (OSError, ValueError, RuntimeError, KeyError) as error:
+            first = str(error).strip().splitlines()[0]
+            raise InputError(f"{part} of {name} cannot be loaded: {first}") from error
+    vae, unet = parts
+    _widen(unet, inputs)
+    return vae, unet
+
+
+def _widen(unet: Any, inputs: int) -> None:
+    old = unet.conv_in
+    if inputs < old.in_channels:
+        raise InputError(f"the U-Net sees {old.in_channels} channels; expected at most {inputs}")
+    new = nn.Conv2d(inputs, old.out_channels, old.kernel_size, old.stride, old.padding)
+    with torch.no_grad():
+        new.weight.zero_()
+        new.weight[:, : old.in_channels] = old.weight
+        new.bias.copy_(old.bias)
+    unet.conv_in = new
+    unet.register_to_config(in_channels=inputs)
+
+
+def _diffusers() -> Any:
+    try:
+        import diffusers
+    except ImportError as error:
+        raise InputError("latent diffusion needs diffusers: python -m pip install 'whence[diffusion]'") from error
+    return diffusers

@@ -1,0 +1,75 @@
+"""What a denoiser is prompted with: a mask and an image, each a vector that it attends to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from whence.errors import InputError
+from whence.nets.pyramid import ConvBlock
+
+# SAM's colours: means and deviations of its images' channels, of 0..1.
+_MEANS, _DEVIATIONS = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class VectorEncoder(nn.Module):
+    """Maps (B, inputs, H, W) -> vectors (B, width): blocks of half the size each, what is left joined place by place.
+
+    Places are kept: where a tumour lies is what it has to say.
+    """
+
+    def __init__(self, inputs: int, features: Sequence[int], width: int, side: int = 4) -> None:
+        super().__init__()
+        sizes = [inputs, *features]
+        self.side = side
+        self.blocks = nn.Sequential(*(ConvBlock(2, a, b, 2) for a, b in pairwise(sizes)))
+        self.head = nn.Linear(features[-1] * side**2, width)
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        return self.head(F.adaptive_avg_pool2d(self.blocks(maps), self.side).flatten(1))
+
+
+class SamEncoder(nn.Module):
+    """Images (B, C, H, W) in [-1, 1] -> vectors (B, width), by the image encoder of a (Med)SAM folder, which is frozen.
+
+    Its 64 x 64 places are joined four by four to a side, and projected by a layer that is trained. Raises InputError
+    where the folder holds none, or transformers is not installed.
+    """
+
+    def __init__(self, name: str, width: int, side: int = 4) -> None:
+        super().__init__()
+        self.encoder = _sam(name).requires_grad_(False).eval()
+        self.side, self.size = side, int(self.encoder.config.image_size)
+        self.head = nn.Linear(int(self.encoder.config.output_channels) * side**2, width)
+
+    def train(self, mode: bool = True) -> SamEncoder:
+        super().train(mode)
+        self.encoder.eval()
+        return self
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        grey = (images.mean(dim=1, keepdim=True) + 1) / 2
+        large = F.interpolate(grey, size=(self.size, self.size), mode="bilinear", align_corners=False)
+        means, deviations = (large.new_tensor(part).reshape(1, 3, 1, 1) for part in (_MEANS, _DEVIATIONS))
+        with torch.no_grad():
+            seen = self.encoder((large - means) / deviations)[0]
+        return self.head(F.adaptive_avg_pool2d(seen, self.side).flatten(1))
+
+
+def _sam(name: str) -> Any:
+    try:
+        from transformers import SamModel
+    except ImportError as error:
+        raise InputError("SAM's encoder needs transformers: python -m pip install 'whence[retrieval]'") from error
+    if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
+        raise InputError(f"{name} holds no config.json; expected a folder of SAM's layout")
+    try:
+        return SamModel.from_pretrained(name).vision_encoder
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise InputError(f"SAM's encoder in {name} cannot be loaded: {str(error).strip().splitlines()[0]}") from error

@@ -1,0 +1,230 @@
+"""Retrieval-based generation: the composite, the prompt, a step, what it learns from a past case, published folders."""
+
+import json
+
+import pytest
+import torch
+
+from whence.errors import InputError
+from whence.models.composite import bounding_box, cell_of, composite, in_context
+from whence.models.postop import Postop, PostopConfig
+from whence.nets.latent import stable_diffusion
+from whence.nets.prompt import SamEncoder
+
+diffusers = pytest.importorskip("diffusers")
+SMALL = {"features": (16, 32), "vae_features": (8, 16), "vae_steps": 1, "solver_steps": 3}
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def batch_of(count=2, side=32, seed=0):
+    random = generator(seed)
+    images = {
+        name: 2 * torch.rand((count, 1, side, side), generator=random) - 1
+        for name in ("source", "target", "case_source", "case_target")
+    }
+    masks = {name: torch.zeros(count, 1, side, side) for name in ("source_mask", "case_cavity")}
+    for mask in masks.values():
+        mask[..., 8:14, 10:20] = 1
+    return images | masks
+
+
+def test_the_composite_by_hand():
+    cavity = torch.zeros(2, 1, 6, 7)
+    cavity[0, 0, 1, 2] = cavity[0, 0, 3, 4] = 3
+    box = bounding_box(cavity)
+    wanted = torch.zeros(2, 1, 6, 7)
+    wanted[0, 0, 1:4, 2:5] = 1
+    # Where nothing was resected nothing is pasted.
+    assert torch.equal(box, wanted)
+    query, outcome = torch.zeros(2, 1, 6, 7), torch.ones(2, 1, 6, 7)
+    assert torch.equal(composite(query, outcome, cavity), wanted)
+    volume = torch.zeros(1, 1, 4, 5, 6)
+    volume[0, 0, 1, 2, 3] = volume[0, 0, 2, 2, 5] = 1
+    assert int(bounding_box(volume).sum()) == 2 * 1 * 3
+
+
+def test_the_grid_of_in_context_learning():
+    cells = [torch.full((1, 2, 3, 4), float(n)) for n in range(4)]
+    grid = in_context(*cells)
+    assert grid.shape == (1, 2, 6, 8)
+    assert [float(grid[0, 0, y, x]) for y in (0, 3) for x in (0, 4)] == [0, 1, 2, 3]
+    assert torch.equal(cell_of(grid), cells[3])
+
+
+def test_the_autoencoder_learns_first_then_the_rest():
+    torch.manual_seed(0)
+    net, batch = Postop(PostopConfig(**SMALL), 2, 1, 1), batch_of()
+    optimizers = net.optimizers()
+    before = {name: part.detach().clone() for name, part in net.named_parameters()}
+
+    def changed():
+        return {n.split(".")[0] for n, part in net.named_parameters() if not torch.equal(part, before[n])}
+
+    first = net.training_step(batch, optimizers, lambda loss: loss.backward(), generator(), 0)
+    assert set(first) == {"loss", "image", "kl"}
+    assert changed() == {"vae"}
+    kept = {name: part.detach().clone() for name, part in net.vae.named_parameters()}
+    for step in (1, 2):
+        second = net.training_step(batch, optimizers, lambda loss: loss.backward(), generator(step), step)
+    assert set(second) == {"loss", "noise"}
+    assert all(torch.equal(part, kept[name]) for name, part in net.vae.named_parameters())
+    assert changed() >= {"vae", "unet", "of_mask", "of_composite"}
+    held_out = net.validation_step(batch, generator())
+    assert all(bool(torch.isfinite(value)) for value in held_out.values())
+
+
+def test_answers_are_seeded_and_show_what_they_come_from():
+    torch.manual_seed(0)
+    net, batch = Postop(PostopConfig(**SMALL), 2, 1, 1).eval(), batch_of()
+    seen: list[tuple[int, int]] = []
+    net.on_step = lambda done, total: seen.append((done, total))
+    first, again, other = (net.infer(batch, generator(seed)) for seed in (0, 0, 1))
+    assert torch.equal(first.image, again.image)
+    assert not torch.equal(first.image, other.image)
+    assert first.displacement is None
+    assert float(first.image.abs().max()) <= 1
+    assert set(first.extras) == {"retrieved before", "retrieved after", "composite"}
+    assert seen == 3 * [(1, 3), (2, 3), (3, 3)]
+
+
+@pytest.mark.parametrize("part", ["source_mask", "case_target", "case_source"])
+def test_each_part_of_the_instruction_is_heard(part):
+    """And is not, where an option leaves it out."""
+    batch = batch_of()
+    others = {**batch, part: batch[part].roll(5, 2)}
+    for options, heard in [
+        ({}, True),
+        ({"segmentation": False, "composed": False, "instructed": False}, False),
+    ]:
+        torch.manual_seed(0)
+        net = Postop(PostopConfig(**SMALL, **options), 2, 1, 1).eval()
+        answers = [net.infer(given, generator()).image for given in (batch, others)]
+        assert torch.equal(*answers) is not heard
+
+
+def test_it_learns_to_follow_the_past_case():
+    """One query, two past cases of two outcomes: the answers differ as the outcomes do."""
+    torch.manual_seed(0)
+    config = PostopConfig(
+        **{**SMALL, "vae_steps": 150},
+        learning_rate=2e-3,
+        vae_rate=3e-3,
+        answer="v_prediction",
+        dropped=0.0,
+        guidance=1.0,
+    )
+    net, batch = Postop(config, 2, 1, 1), batch_of()
+    smooth = torch.nn.functional.avg_pool2d
+    batch = {n: smooth(part, 7, 1, 3) * 3 if part.min() < 0 else part for n, part in batch.items()}
+    batch["source"] = batch["source"][:1].expand(2, -1, -1, -1)
+    batch["target"] = batch["case_target"] = torch.stack([-0.6 + 0 * batch["source"][0], 0.6 + 0 * batch["source"][0]])
+    optimizers = net.optimizers()
+    for step in range(300):
+        net.training_step(batch, optimizers, lambda loss: loss.backward(), generator(step), step)
+    net.eval()
+    image = net.infer(batch, generator(9)).image
+    low, high = image.mean(dim=(1, 2, 3)).tolist()
+    # 1.2 apart in truth, 0 where the case is not heeded: all else is the same for both.
+    assert high - low > 0.6
+
+
+def test_what_makes_no_model_is_said():
+    for options, reason in [
+        ({"features": (16,)}, "two multiples of 8"),
+        ({"guidance": -1}, "guidance must lie between"),
+        ({"solver": "euler"}, "unknown solver"),
+        ({"pretrained": "somewhere", "vae_steps": 5}, "a pretrained autoencoder is not trained"),
+    ]:
+        with pytest.raises(ValueError, match=reason):
+            PostopConfig(**options)
+    with pytest.raises(ValueError, match="it generates slices"):
+        Postop(PostopConfig(**SMALL), 3, 1, 1)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Stable Diffusion's layout, of few weights."""
+    home = tmp_path_factory.mktemp("sd")
+    torch.manual_seed(0)
+    vae = diffusers.AutoencoderKL(
+        block_out_channels=(16, 32),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        norm_num_groups=8,
+        scaling_factor=0.2,
+    )
+    unet = diffusers.UNet2DConditionModel(
+        block_out_channels=(16, 32),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        layers_per_block=1,
+        cross_attention_dim=24,
+        attention_head_dim=8,
+        norm_num_groups=8,
+    )
+    vae.save_pretrained(home / "vae")
+    unet.save_pretrained(home / "unet")
+    return home
+
+
+def test_a_folder_of_stable_diffusion(folder, tmp_path):
+    _, unet = stable_diffusion(str(folder), 5)
+    old = diffusers.UNet2DConditionModel.from_pretrained(folder, subfolder="unet")
+    random = generator()
+    latents, prompt = torch.randn((1, 4, 8, 8), generator=random), torch.randn((1, 2, 24), generator=random)
+    step = torch.tensor([300])
+    with torch.no_grad():
+        wanted = old(latents, step, encoder_hidden_states=prompt).sample
+        # A channel more that it has not learnt to heed.
+        more = torch.cat([latents, torch.rand((1, 1, 8, 8), generator=random)], dim=1)
+        assert torch.allclose(unet(more, step, encoder_hidden_states=prompt).sample, wanted, atol=1e-5)
+    config = PostopConfig(pretrained=str(folder), vae_steps=0, solver_steps=2)
+    net, batch = Postop(config, 2, 1, 1), batch_of()
+    assert float(net.scale) == pytest.approx(0.2)
+    report = net.training_step(batch, net.optimizers(), lambda loss: loss.backward(), generator(), 0)
+    assert bool(torch.isfinite(report["loss"]))
+    assert net.eval().infer(batch, generator()).image.shape == (2, 1, 32, 32)
+    (tmp_path / "vae").mkdir()
+    (tmp_path / "vae" / "config.json").write_text((folder / "vae" / "config.json").read_text())
+    with pytest.raises(InputError, match=r"vae of .* cannot be loaded"):
+        stable_diffusion(str(tmp_path), 5)
+    with pytest.raises(InputError, match=r"holds no vae/config\.json"):
+        stable_diffusion(str(tmp_path / "vae"), 5)
+
+
+def test_a_folder_of_sam(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    vision = {
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "image_size": 64,
+        "output_channels": 8,
+        "mlp_dim": 16,
+        "global_attn_indexes": [0],
+        "window_size": 2,
+    }
+    whole = transformers.SamModel(transformers.SamConfig(vision_config=vision))
+    whole.save_pretrained(tmp_path / "sam")
+    encoder = SamEncoder(str(tmp_path / "sam"), 24)
+    images = 2 * torch.rand((2, 1, 32, 32), generator=generator()) - 1
+    found = encoder(images)
+    assert found.shape == (2, 24)
+    # The encoder's own weights, not fresh ones.
+    seen = encoder.encoder.patch_embed.projection.weight
+    assert torch.equal(seen, whole.vision_encoder.patch_embed.projection.weight)
+    assert {name for name, part in encoder.named_parameters() if part.requires_grad} == {"head.weight", "head.bias"}
+    assert not encoder.train().encoder.training
+    net = Postop(PostopConfig(**SMALL, encoder=str(tmp_path / "sam")), 2, 1, 1)
+    report = net.training_step(batch_of(), net.optimizers(), lambda loss: loss.backward(), generator(), 5)
+    assert bool(torch.isfinite(report["loss"]))
+    (tmp_path / "sam" / "model.safetensors").unlink()
+    with pytest.raises(InputError, match="cannot be loaded"):
+        SamEncoder(str(tmp_path / "sam"), 24)
+    with pytest.raises(InputError, match=r"holds no config\.json"):
+        SamEncoder(str(tmp_path), 24)
+    assert json.loads((tmp_path / "sam" / "config.json").read_text())["model_type"] == "sam"
