@@ -146,6 +146,7 @@ def _fit(given: list[str]) -> None:
 
 
 def _predict(given: list[str]) -> None:
+    from whence.models.cases import Asked
     from whence.train.predict import predict
 
     parser = _parser("predict")
@@ -158,10 +159,15 @@ def _predict(given: list[str]) -> None:
     parser.add_argument("--device", type=str, default="cpu", help="cpu, cuda, mps")
     parser.add_argument("--target", type=Path, default=None, help="second image of a method that compares two")
     parser.add_argument("--labels", type=Path, default=None, help="the image's labels, for a method that sees them")
+    parser.add_argument("--mask", type=Path, default=None, help="the tumour's mask, for a method that looks at it")
+    parser.add_argument("--patient", type=str, default=None, help="whose past cases are not to be shown")
+    parser.add_argument("--case", type=str, default=None, help="the past case to show, instead of the likest")
     parser.add_argument("--evaluator", type=Path, default=None, help="run that judges novelty by its spatial error")
     options = parser.parse_args(given)
+    asked = Asked(options.patient, options.case) if options.patient or options.case else None
     chosen = (options.split, options.seed, options.device, options.target, options.evaluator)
-    for folder in predict(options.run, options.image, options.out, *chosen, options.samples, options.labels):
+    more = (options.samples, options.labels, options.mask, asked)
+    for folder in predict(options.run, options.image, options.out, *chosen, *more):
         print(folder)
 
 

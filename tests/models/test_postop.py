@@ -25,7 +25,7 @@ def batch_of(count=2, side=32, seed=0):
         name: 2 * torch.rand((count, 1, side, side), generator=random) - 1
         for name in ("source", "target", "case_source", "case_target")
     }
-    masks = {name: torch.zeros(count, 1, side, side) for name in ("source_mask", "case_cavity")}
+    masks = {name: torch.zeros(count, 1, side, side) for name in ("source_mask", "case_target_cavity")}
     for mask in masks.values():
         mask[..., 8:14, 10:20] = 1
     return images | masks

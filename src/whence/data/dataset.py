@@ -87,7 +87,8 @@ class PairDataset(Dataset):
     A 2D frame on volumes makes a sample of every slice that shows enough foreground in all its images.
     ``foreground`` is the least share of voxels above background a slice must have. ``derive`` makes further tensors
     of a sample's images, each with a batch axis of 1, which are kept with it. With ``labels`` a sample also holds those
-    of each image, (1, *shape), as ``<image>_labels``, the column they stand in.
+    of each image, (1, *shape), as ``<image>_labels``, the column they stand in. ``masks`` are columns of masks, 0 or 1,
+    beside them. ``ids`` and ``slices`` say which row and which slice of it a sample is, None for a whole image.
     """
 
     def __init__(
@@ -100,15 +101,18 @@ class PairDataset(Dataset):
         optional: Sequence[str] = ("registered",),
         derive: Derive | None = None,
         labels: bool = False,
+        masks: Sequence[str] = (),
     ) -> None:
-        self.frame, self.labels = frame, labels
+        self.frame, self.labels, self.masks = frame, labels, tuple(masks)
         self.columns = [*columns, *(column for column in optional if table.has(column))]
         self.samples: list[dict[str, torch.Tensor]] = []
         self.ids: list[str] = []
+        self.slices: list[int | None] = []
         for number, row in enumerate(table, start=1):
-            for sample in self._row(row, foreground):
+            for place, sample in self._row(row, foreground):
                 self.samples.append(sample if derive is None else sample | _derived(sample, derive))
                 self.ids.append(row.id)
+                self.slices.append(place)
             if progress is not None:
                 progress(number, len(table))
         if not self.samples:
@@ -120,7 +124,7 @@ class PairDataset(Dataset):
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         return {name: value.float() for name, value in self.samples[index].items()}
 
-    def _row(self, row: Pair, foreground: float) -> list[dict[str, torch.Tensor]]:
+    def _row(self, row: Pair, foreground: float) -> list[tuple[int | None, dict[str, torch.Tensor]]]:
         volumes = {column: read_image(row.path(column)) for column in self.columns}
         source = volumes["source"]
         lattice = self.frame.lattice(source.grid, str(row.path("source")))
@@ -146,13 +150,22 @@ class PairDataset(Dataset):
                         f"expected {source.dims}D with 1, as labels of its image"
                     )
                 batches[f"{column}_labels"] = fit_shape(self.frame.enter_labels(found, lattice), self.frame.shape, 0.0)
+        for column in self.masks:
+            mask = read_labels(row.path(column))
+            if mask.dims != source.dims or mask.tensor.shape[1] != 1:
+                raise InputError(
+                    f"{row.path(column)} is {mask.dims}D with {mask.tensor.shape[1]} channel(s); "
+                    f"expected {source.dims}D with 1, as a mask beside its image"
+                )
+            inside = mask.with_tensor((mask.tensor != 0).to(torch.uint8))
+            batches[column] = fit_shape(self.frame.enter_labels(inside, lattice), self.frame.shape, 0.0)
         count = batches["source"].shape[0]
         samples = [{column: batch[n] for column, batch in batches.items()} for n in range(count)]
         if self.frame.across(lattice.dims) is None:
-            return samples
+            return [(None, sample) for sample in samples]
         return [
-            sample
-            for sample in samples
+            (place, sample)
+            for place, sample in enumerate(samples)
             if all(float((sample[name] > -0.8).float().mean()) >= foreground for name in self.columns)
         ]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -163,3 +163,16 @@ def unfit_shape(tensor: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
 def up_to_multiple(shape: Sequence[int], multiple: int) -> tuple[int, ...]:
     """Smallest shape not below this one whose sizes are multiples."""
     return tuple(-(-n // multiple) * multiple for n in shape)
+
+
+def plane_views(volume: Volume, plane: str | None) -> Iterator[tuple[int | None, Volume]]:
+    """An image itself, or of a volume the slices of a plane with their numbers, on canonical axes."""
+    if plane is None or volume.dims == 2:
+        yield None, volume
+        return
+    grid, axis = volume.grid.canonical(), PLANES.index(plane)
+    inside = [a for a in range(3) if a != axis]
+    affine = grid.affine[np.ix_([*inside, 3], [*inside, 3])]
+    flat = Grid(tuple(grid.shape[a] for a in inside), affine)
+    for index, part in enumerate(volume.grid.to_canonical(volume.tensor).unbind(dim=2 + axis)):
+        yield index, Volume(part, flat)

@@ -10,11 +10,12 @@ from importlib import import_module
 from importlib.metadata import entry_points
 
 from whence.errors import InputError
-from whence.models.method import Method, Prediction
+from whence.models.method import Method, Prediction, Retrieval
 
 METHODS = {
     "imse": "whence.models.imse:IMSE",
     "plasticine": "whence.models.plasticine:Plasticine",
+    "postop": "whence.models.postop:Postop",
     "regnet": "whence.models.regnet:RegNet",
     "cyclegan": "whence.models.baselines.cyclegan:CycleGAN",
     "reggan": "whence.models.baselines.reggan:RegGAN",
@@ -22,7 +23,7 @@ METHODS = {
     "pix2pix": "whence.models.baselines.pix2pix:Pix2Pix",
 }
 
-__all__ = ["METHODS", "Method", "Prediction", "find_method", "method_names"]
+__all__ = ["METHODS", "Method", "Prediction", "Retrieval", "find_method", "method_names"]
 
 
 def method_names() -> list[str]:

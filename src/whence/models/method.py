@@ -26,6 +26,13 @@ class Prediction(NamedTuple):
     extras: Mapping[str, torch.Tensor] = MappingProxyType({})
 
 
+class Retrieval(NamedTuple):
+    """How a method finds past cases: by ``strategy`` of the case bank, one of the ``top`` most similar in training."""
+
+    strategy: str
+    top: int
+
+
 class Method(nn.Module):
     """Base of every method. It knows tensors on one lattice, nothing of files, grids or millimetres.
 
@@ -34,8 +41,9 @@ class Method(nn.Module):
     target_channels)``. Spatial sizes it is given are divisible by ``multiple``.
 
     ``columns`` are the images of a table that training needs, ``optional`` those it takes where every row
-    has them, ``inputs`` those that ``infer`` needs. ``recovered_by`` is the similarity by which prediction and source
-    are registered where the method has no field of its own. An ``unpaired`` method also learns from sources and targets
+    has them, ``masks`` columns of masks (0 or 1) that it needs as well, ``inputs`` those that ``infer`` needs.
+    ``recovered_by`` is the similarity by which prediction and source are registered where the method has no field of
+    its own. An ``unpaired`` method also learns from sources and targets
     of different people, images of two domains. One that ``draws`` has another answer for another
     generator. A method that estimates where two images disagree offers
     ``spatial_error(moving, fixed)``, one that gives an image another's appearance ``translate(source,
@@ -45,6 +53,7 @@ class Method(nn.Module):
     name: ClassVar[str]
     columns: ClassVar[tuple[str, ...]] = ("source", "target")
     optional: ClassVar[tuple[str, ...]] = ("registered",)
+    masks: ClassVar[tuple[str, ...]] = ()
     inputs: ClassVar[tuple[str, ...]] = ("source",)
     recovered_by: ClassVar[str] = "ncc"
     unpaired: ClassVar[bool] = False
@@ -62,6 +71,14 @@ class Method(nn.Module):
         A batch then holds labels (B, 1, *spatial), whole numbers as float32, beside each image of ``columns``.
         """
         return False
+
+    @classmethod
+    def retrieval(cls, config: Any) -> Retrieval | None:
+        """How with this config it finds past cases in a bank of its training rows; None where it looks at none.
+
+        A batch then holds, of a case for each sample, its images and masks of training as ``case_<column>``.
+        """
+        return None
 
     def bind(self, load: Callable[[str], Any]) -> None:
         """Prepare for training what other runs contribute; ``load`` gives the Predictor of a run folder."""

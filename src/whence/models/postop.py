@@ -22,7 +22,7 @@ from torch import nn
 
 from whence.models.composite import cell_of, composite, in_context
 from whence.models.diffusion import SOLVERS, scheduler, wanted
-from whence.models.method import Method, Prediction, frozen
+from whence.models.method import Method, Prediction, Retrieval, frozen
 from whence.models.moved import turns
 from whence.nets.latent import autoencoder, denoiser, stable_diffusion
 from whence.nets.prompt import SamEncoder, VectorEncoder
@@ -107,6 +107,9 @@ class Postop(Method):
 
     name: ClassVar[str] = "postop"
     config_class: ClassVar[type] = PostopConfig
+    optional: ClassVar[tuple[str, ...]] = ()
+    masks: ClassVar[tuple[str, ...]] = ("source_mask", "target_cavity")
+    inputs: ClassVar[tuple[str, ...]] = ("source", "source_mask", "case_source", "case_target", "case_target_cavity")
     draws: ClassVar[bool] = True
 
     def __init__(self, config: PostopConfig, dims: int, source_channels: int, target_channels: int) -> None:
@@ -140,6 +143,10 @@ class Postop(Method):
         # Latents are brought to a deviation of 1.
         self.register_buffer("scale", torch.tensor(float(self.vae.config.scaling_factor) if config.pretrained else 1.0))
 
+    @classmethod
+    def retrieval(cls, config: PostopConfig) -> Retrieval:
+        return Retrieval(config.strategy, config.top)
+
     def encode(self, images: torch.Tensor) -> torch.Tensor:
         """Latents (B, 4, h, w) of images (B, C, H, W) in [-1, 1]: the means of their distributions."""
         return self.vae.encode(self._coloured(images)).latent_dist.mode() * self.scale
@@ -169,7 +176,7 @@ class Postop(Method):
     @torch.no_grad()
     def infer(self, batch: dict[str, torch.Tensor], generator: torch.Generator) -> Prediction:
         c, query = self.config, batch["source"]
-        composed = composite(query, batch["case_target"], batch["case_cavity"])
+        composed = composite(query, batch["case_target"], batch["case_target_cavity"])
         context, prompt = self._context(batch), self.prompt(batch["source_mask"], composed)
         nothing = self.unprompted.expand(len(query), -1, -1)
         latents = torch.randn(context[0].shape, generator=generator).to(query)
@@ -238,7 +245,7 @@ class Postop(Method):
         c, target = self.config, batch["target"]
         with torch.no_grad(), frozen([self.vae]):
             context, clean = self._context(batch), self.encode(target)
-        composed = composite(batch["source"], batch["case_target"], batch["case_cavity"])
+        composed = composite(batch["source"], batch["case_target"], batch["case_target_cavity"])
         prompt = self.prompt(batch["source_mask"], composed)
         unseen = turns(c.dropped, target, generator)[..., 0]
         prompt = torch.where(unseen, self.unprompted.expand_as(prompt), prompt)

@@ -12,8 +12,10 @@ from whence.data.frame import Frame, fit_shape, unfit_shape, up_to_multiple
 from whence.errors import InputError
 from whence.field import Displacement, invert, resample
 from whence.metrics.novelty import unexplained
+from whence.models.cases import Asked, cases_beside
 from whence.models.method import Method, Prediction
 from whence.registration import default_similarity, register_diffeomorphic
+from whence.retrieval import Bank
 from whence.space import Grid, Volume
 from whence.trace import Trace
 
@@ -25,6 +27,7 @@ class Predictor:
     method: Method
     frame: Frame
     batch: int = 8
+    bank: Bank | None = None
 
     def predict(
         self,
@@ -33,6 +36,8 @@ class Predictor:
         *,
         target: Volume | None = None,
         labels: Volume | None = None,
+        mask: Volume | None = None,
+        asked: Asked | None = None,
         name: str = "the image",
         **info: Any,
     ) -> Trace:
@@ -41,8 +46,9 @@ class Predictor:
         A 2D method trained on slices takes a volume slice by slice. A method that has no field of its
         own gets one by registering source and prediction; the trace then says ``recovered``. Without a
         ``generator`` sampling methods draw from seed 0. A method that looks at a target as well (registration,
-        a reference) needs ``target``, of the same world, one that sees labels those of the source; others leave them
-        alone.
+        a reference) needs ``target``, of the same world, one that sees labels those of the source, one that sees a
+        tumour its ``mask``; others leave them alone. Past cases are found as ``asked``; where a volume's slice shows no
+        tumour it stays as it is.
         Raises InputError where dimensions or channels are not the model's; ``name`` is the image's in it.
         """
         count, channels = source.tensor.shape[:2]
@@ -59,7 +65,19 @@ class Predictor:
             batch["target"] = self._target(target, lattice, source)
         if "source_labels" in self.method.inputs:
             batch["source_labels"] = self._labels(labels, lattice, source, name)
-        result = self._infer(batch, generator or torch.Generator().manual_seed(0))
+        generator = generator or torch.Generator().manual_seed(0)
+        if "source_mask" in self.method.inputs:
+            mask = self._mask(mask, lattice, source, name)
+            batch["source_mask"] = self.frame.enter_labels(mask, lattice)
+        if self.bank is None:
+            result = self._infer(batch, generator)
+        else:
+            assert mask is not None
+            given = (self.method, self.frame, self.bank, source, mask, lattice, asked or Asked(), generator)
+            found = cases_beside(*given)
+            result = self._infer({key: part[found.places] for key, part in batch.items()} | found.batch, generator)
+            result = _among(result, found.places, inputs)
+            info = {"cases": found.facts(), **info}
         image = self._volume(intensity.restore(result.image), lattice, source.grid)
         extras = {key: self._volume(value, lattice, source.grid) for key, value in result.extras.items()}
         common: dict[str, Any] = {"method": self.method.name, "extras": extras, **info}
@@ -102,13 +120,25 @@ class Predictor:
             raise InputError(f"none of the labels lies within {name}; expected a segmentation of it")
         return batch
 
+    def _mask(self, mask: Volume | None, lattice: Grid, source: Volume, name: str) -> Volume:
+        """The tumour's mask, 0 or 1."""
+        if mask is None:
+            raise InputError(f"{self.method.name} sees the tumour of an image; expected the mask of that of {name}")
+        if mask.dims != source.dims or mask.tensor.shape[1] != 1:
+            found = f"{mask.dims}D with {mask.tensor.shape[1]} channel(s)"
+            raise InputError(f"the mask of {name} is {source.dims}D with 1 channel; got {found}")
+        inside = mask.with_tensor((mask.tensor != 0).to(torch.uint8))
+        if not bool(resample(inside, lattice, mode="label", outside="zeros").tensor.any()):
+            raise InputError(f"nothing of the mask lies within {name}; expected that of its tumour")
+        return inside
+
     def _infer(self, inputs: dict[str, torch.Tensor], generator: torch.Generator) -> Prediction:
         shape = tuple(inputs["source"].shape[2:])
         enough = up_to_multiple(shape, self.method.multiple)
         device = next(self.method.parameters()).device
+        beyond = {name: 0.0 if name.endswith(("_labels", "_mask", "_cavity")) else -1.0 for name in inputs}
         padded = {
-            name: fit_shape(batch, enough, 0.0 if name.endswith("_labels") else -1.0).to(device).split(self.batch)
-            for name, batch in inputs.items()
+            name: fit_shape(batch, enough, beyond[name]).to(device).split(self.batch) for name, batch in inputs.items()
         }
         self.method.eval()
         with torch.no_grad():
@@ -136,3 +166,15 @@ class Predictor:
 
     def _field(self, batch: torch.Tensor, lattice: Grid, grid: Grid) -> Displacement:
         return Displacement(self.frame.stack(batch, lattice.dims, vectors=True), lattice).resampled(grid)
+
+
+def _among(result: Prediction, places: list[int], inputs: torch.Tensor) -> Prediction:
+    """A prediction of some slices among all, the others as they are; what it shows besides is empty there."""
+
+    def spread(part: torch.Tensor, rest: torch.Tensor) -> torch.Tensor:
+        whole = rest.clone()
+        whole[places] = part
+        return whole
+
+    extras = {name: spread(part, torch.full_like(inputs, -1)) for name, part in result.extras.items()}
+    return result._replace(image=spread(result.image, inputs), extras=extras)

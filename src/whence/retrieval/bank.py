@@ -89,6 +89,22 @@ class Bank:
             ranked = self._at_random(count, patient, generator)
         return [self._match(place, similarity, bits) for place, similarity in ranked]
 
+    def likest(self, name: str, bits: np.ndarray) -> Match:
+        """Of a case of this name, whole or of many slices, what overlaps a mask most.
+
+        Raises InputError where there is none.
+        """
+        found = [
+            (overlap(bits, segment.masks[row]), case)
+            for segment, gone in zip(self.segments, self._gone, strict=True)
+            for row, case in enumerate(segment.cases)
+            if case.id == name and row not in gone
+        ]
+        if not found:
+            raise InputError(f"{self.folder} has no case {name!r}; expected the id of one that it has")
+        iou, case = max(found, key=lambda pair: pair[0])
+        return Match(case, iou, iou)
+
     def info(self) -> dict[str, Any]:
         """What the bank holds and how large it is: cases, patients, grid, bytes."""
         grid = self.manifest.space.grid

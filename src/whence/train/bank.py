@@ -14,12 +14,12 @@ from rich.console import Console
 from rich.table import Table
 
 from whence import retrieval
-from whence.data.frame import PLANES, single_slice_plane
+from whence.data.frame import PLANES, plane_views, single_slice_plane
 from whence.data.pairs import TEXT, Pair, PairsTable, read_pairs
 from whence.errors import InputError
 from whence.io import read, read_labels, replacing
 from whence.retrieval import Bank, BankSpace, Case, Entry, Manifest, Match, Row, thumbnail
-from whence.space import Grid, Volume
+from whence.space import Volume
 from whence.train.callbacks import progress_bar
 
 COLUMNS = ("source", "source_mask")
@@ -91,7 +91,7 @@ def query_bank(
     seen, index = _one(bank, read_labels(mask), str(mask), at)
     embedding = None
     if image is not None:
-        embedding = _embedding(bank.manifest, [*_views(read(image), bank.manifest.plane)][index or 0][1])
+        embedding = _embedding(bank.manifest, [*plane_views(read(image), bank.manifest.plane)][index or 0][1])
     elif strategy == "image":
         raise InputError("retrieval by image compares images; expected --image, the query's")
     bits = bank.manifest.space.pack(seen, str(mask))
@@ -134,7 +134,7 @@ def _space(row: Pair, config: BankConfig) -> BankSpace:
     mask = read_labels(row.path("source_mask"))
     if config.plane is not None and mask.dims == 2:
         raise InputError(f"{row.path('source_mask')} is 2D and has no {config.plane} slices; leave the plane out")
-    _, first = next(_views(mask, config.plane))
+    _, first = next(plane_views(mask, config.plane))
     grid = first.grid.canonical()
     if not config.spacing:
         return BankSpace(grid)
@@ -154,8 +154,8 @@ def _entries(row: Pair, settings: Manifest, least: int) -> Iterator[Entry]:
     patient = str(row.conditions.get("patient", row.id))
     facts = {name: value for name, value in row.conditions.items() if name not in TEXT}
     case = Case(row.id, patient, row.files, {"split": row.split, **facts})
-    views = list(_views(mask, settings.plane))
-    seen = None if image is None else [view for _, view in _views(image, settings.plane)]
+    views = list(plane_views(mask, settings.plane))
+    seen = None if image is None else [view for _, view in plane_views(image, settings.plane)]
     if seen is not None and len(seen) != len(views):
         raise InputError(f"{path} has {len(views)} {settings.plane} slices, its image {len(seen)}; expected as many")
     for place, (index, view) in enumerate(views):
@@ -170,22 +170,9 @@ def _embedding(settings: Manifest, image: Volume) -> np.ndarray:
     return thumbnail(image, settings.space.grid)
 
 
-def _views(volume: Volume, plane: str | None) -> Iterator[tuple[int | None, Volume]]:
-    """An image, or its slices in a plane with their numbers, on canonical axes."""
-    if plane is None or volume.dims == 2:
-        yield None, volume
-        return
-    grid, axis = volume.grid.canonical(), PLANES.index(plane)
-    inside = [a for a in range(3) if a != axis]
-    affine = grid.affine[np.ix_([*inside, 3], [*inside, 3])]
-    flat = Grid(tuple(grid.shape[a] for a in inside), affine)
-    for index, part in enumerate(volume.grid.to_canonical(volume.tensor).unbind(dim=2 + axis)):
-        yield index, Volume(part, flat)
-
-
 def _one(bank: Bank, mask: Volume, name: str, at: int | None) -> tuple[Volume, int | None]:
     """What of a query's mask the bank compares, and which slice it is."""
-    views = list(_views(mask, bank.manifest.plane))
+    views = list(plane_views(mask, bank.manifest.plane))
     if len(views) == 1:
         return views[0][1], None
     sizes = [int((view.tensor != 0).sum()) for _, view in views]

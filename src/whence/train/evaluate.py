@@ -15,6 +15,7 @@ from whence.data.frame import Intensity
 from whence.data.pairs import Pair, PairsTable, read_pairs
 from whence.errors import InputError
 from whence.io import read_labels, replacing, save_json
+from whence.models.cases import Asked
 from whence.models.predictor import Predictor
 from whence.trace import Trace
 from whence.train.callbacks import progress_bar
@@ -97,7 +98,10 @@ def predict_row(predictor: Predictor, row: Pair, table: PairsTable, seed: int = 
     known = {"label_names": table.label_names} if table.label_names else {}
     target = read_image(row.path("target")) if "target" in predictor.method.inputs else None
     labels = read_labels(row.path("source_labels")) if "source_labels" in predictor.method.inputs else None
-    given = {"target": target, "labels": labels, "name": str(path), "id": row.id}
+    given: dict[str, Any] = {"target": target, "labels": labels, "name": str(path), "id": row.id}
+    if "source_mask" in predictor.method.inputs:
+        patient = str(row.conditions.get("patient", row.id))
+        given |= {"mask": read_labels(row.path("source_mask")), "asked": Asked(patient)}
     return predictor.predict(read_image(path), row_generator(seed, row.id), **given, **known)
 
 

@@ -16,10 +16,12 @@ import torch
 
 from whence.data.frame import Frame, up_to_multiple
 from whence.data.pairs import PairsTable
+from whence.data.retrieved import RetrievedDataset
 from whence.data.unpaired import UnpairedDataset
 from whence.errors import InputError
 from whence.models import find_method
 from whence.train.callbacks import Watch, progress_bar
+from whence.train.cases import bank_of
 from whence.train.checkpoints import LAST, WholeCheckpoints, has_checkpoint, latest_checkpoint
 from whence.train.run import RunConfig, check_folder, differences, load, model_path, save_model, write_config
 from whence.train.samples import Samples, frame_of, held_out_of, samples_of, training_table
@@ -77,14 +79,15 @@ def fit(method: str, data: str | Path, out: str | Path, model: Any = None, train
     net.bind(load)
     _make_folder(out)
     trainer = _trainer(config, out)
+    bank = None if net.retrieval(model) is None else bank_of(out, data, training_rows, frame)
     with progress_bar(transient=True) as bar:
         task = bar.add_task("reading images", total=None, note="")
 
         def progress(done: int, total: int) -> None:
             bar.update(task, completed=done, total=total)
 
-        samples = samples_of(training_rows, frame, net, train.seed, progress)
-        held_out = held_out_of(table, frame, net, train.seed)
+        samples = samples_of(training_rows, frame, net, train.seed, progress, bank)
+        held_out = held_out_of(table, frame, net, train.seed, bank, samples)
     print(_summary(table, frame, samples, held_out))
     if known is None:
         # Only now is it known that these settings can be trained at all.
@@ -189,6 +192,8 @@ def _summary(table: PairsTable, frame: Frame, samples: Samples, held_out: Sample
     slices = ""
     if isinstance(samples, UnpairedDataset):
         slices = f"; {len(samples.sources)} sources and {len(samples.targets)} targets to train on, no pairs"
+    elif isinstance(samples, RetrievedDataset):
+        slices = f"; {len(samples.places)} images with a tumour to train on, past cases beside them"
     elif len(samples) != len(table.split("train")):
         slices = f"; {len(samples)} {frame.plane} slices to train on"
     validation = (

@@ -13,6 +13,7 @@ from whence.data.dataset import read_image
 from whence.data.pairs import read_pairs
 from whence.errors import InputError
 from whence.io import read_labels
+from whence.models.cases import Asked
 from whence.models.draws import joined
 from whence.models.evaluator import require_evaluator, with_novelty
 from whence.models.predictor import Predictor
@@ -34,12 +35,15 @@ def predict(
     evaluator: str | Path | None = None,
     samples: int = 1,
     labels: str | Path | None = None,
+    mask: str | Path | None = None,
+    asked: Asked | None = None,
 ) -> list[Path]:
     """Predict one image (or DICOM folder) into ``out``, or every row of a .csv table into ``out/<id>``.
 
     Rows of a table that name a target get it saved beside the prediction. Methods that sample draw from ``seed``.
-    ``target`` is the second image of a method that compares two, ``labels`` those of the image for one that sees them;
-    a table names its own. Novelty is judged by the ``evaluator``, a run that estimates spatial error, where named.
+    ``target`` is the second image of a method that compares two, ``labels`` those of the image for one that sees them,
+    ``mask`` that of its tumour; a table names its own. Past cases are found as ``asked``. Novelty is judged by the
+    ``evaluator``, a run that estimates spatial error, where named.
     With more ``samples`` than one a method that draws is asked as often, with the seeds from ``seed`` on; the trace is
     the first answer's and carries the mean and the deviations of all. Returns the trace folders.
     """
@@ -55,6 +59,10 @@ def predict(
         raise InputError(f"expected {wanted}; got {samples}")
     if labels is not None and "source_labels" not in predictor.method.inputs:
         raise InputError(f"{run} is a {predictor.method.name} that sees no labels; expected no --labels")
+    if (mask is not None or asked is not None) and "source_mask" not in predictor.method.inputs:
+        raise InputError(
+            f"{run} is a {predictor.method.name} that looks at no tumour; expected no --mask, --case, --patient"
+        )
     if image.suffix != ".csv":
         name = image.name.split(".")[0]
         source = read_image(image)
@@ -62,7 +70,9 @@ def predict(
             print(f"{image} is a volume and the model one of slices: each {predictor.frame.plane} slice by itself")
         second = None if target is None else read_image(target)
         seen = None if labels is None else read_labels(labels)
+        tumour = None if mask is None else read_labels(mask)
         common: dict[str, Any] = {"target": second, "labels": seen, "name": str(image), "id": name}
+        common |= {"mask": tumour, "asked": asked}
         with progress_bar() as bar:
             task = bar.add_task("predicting", total=samples, note="")
             with _noted(predictor, bar, task):
@@ -72,7 +82,7 @@ def predict(
                     lambda: bar.advance(task),
                 )
         return [_judged(trace, judge).save(out)]
-    for option, given in (("target", target), ("labels", labels)):
+    for option, given in (("target", target), ("labels", labels), ("mask", mask)):
         if given is not None:
             raise InputError(f"{image} is a table, which names its own {option}; expected no --{option}")
     table = read_pairs(image, columns=("source",))

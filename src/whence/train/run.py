@@ -16,7 +16,11 @@ from whence.errors import InputError
 from whence.io import load_weights, load_yaml, save_json, save_weights, save_yaml
 from whence.models import Method, find_method
 from whence.models.predictor import Predictor
+from whence.retrieval import Bank
 from whence.train.settings import TrainConfig
+
+# The case bank of a run whose method looks at past cases.
+BANK = "bank"
 
 
 @dataclass(frozen=True)
@@ -143,7 +147,8 @@ def load(folder: str | Path, device: str = "cpu") -> Predictor:
             f"expected {_shape(expected, name)}"
         )
     method.load_state_dict(weights)
-    return Predictor(method.to(device).eval(), config.frame)
+    bank = None if method.retrieval(config.model) is None else Bank(folder / BANK)
+    return Predictor(method.to(device).eval(), config.frame, bank=bank)
 
 
 def _devices() -> list[str]:

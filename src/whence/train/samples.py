@@ -10,12 +10,15 @@ from whence.data import PairDataset, read_pairs, survey
 from whence.data.dataset import Progress
 from whence.data.frame import Frame
 from whence.data.pairs import PairsTable
+from whence.data.retrieved import RetrievedDataset
 from whence.data.unpaired import UnpairedDataset
 from whence.errors import InputError
 from whence.models import Method
+from whence.retrieval import Bank
+from whence.train.cases import with_cases
 from whence.train.settings import TrainConfig
 
-Samples = PairDataset | UnpairedDataset
+Samples = PairDataset | UnpairedDataset | RetrievedDataset
 
 
 def training_table(path: str | Path, method: type[Method], labels: bool = False) -> PairsTable:
@@ -25,7 +28,7 @@ def training_table(path: str | Path, method: type[Method], labels: bool = False)
     rows of the source's domain that name what it needs. With ``labels`` every image needs its labels' column as well.
     Raises InputError where nothing is left to train on.
     """
-    columns = _with_labels(method.columns) if labels else method.columns
+    columns = (*(_with_labels(method.columns) if labels else method.columns), *method.masks)
     if "domain" not in _header(path):
         return read_pairs(path, columns)
     table = read_pairs(path, columns=("source", "source_labels") if labels else ("source",))
@@ -57,27 +60,45 @@ def samples_of(
     method: type[Method] | Method,
     seed: int = 0,
     progress: Progress | None = None,
+    bank: Bank | None = None,
+    pool: PairDataset | None = None,
 ) -> Samples:
-    """The samples of a split: pairs, or sources joined with targets of other people; with what a method derives."""
+    """The samples of a split: pairs, or sources joined with targets of other people; with what a method derives.
+
+    Of a method that looks at past cases each with one of ``pool``, its own rows if there is none, found in ``bank``.
+    """
     common: dict[str, Any] = {"progress": progress}
     if isinstance(method, Method):
         common |= {"derive": method.derive, "labels": method.sees_labels(method.config)}
     if not _unpaired(rows, method):
-        return PairDataset(rows, frame, columns=method.columns, optional=method.optional, **common)
+        pairs = PairDataset(rows, frame, columns=method.columns, optional=method.optional, masks=method.masks, **common)
+        how = method.retrieval(method.config) if isinstance(method, Method) else None
+        return pairs if how is None or bank is None else with_cases(pairs, rows, pool or pairs, bank, how, seed)
     own = replace(frame, source_channels=frame.target_channels)
     sources = PairDataset(rows.domain("source"), frame, columns=("source",), optional=(), **common)
     targets = PairDataset(rows.domain("target"), own, columns=("source",), optional=(), **common)
     return UnpairedDataset(sources, targets, seed)
 
 
-def held_out_of(table: PairsTable, frame: Frame, method: Method, seed: int = 0) -> Samples | None:
-    """The samples of split ``val``; None without one, and where an unpaired method finds one domain of two there."""
+def held_out_of(
+    table: PairsTable,
+    frame: Frame,
+    method: Method,
+    seed: int = 0,
+    bank: Bank | None = None,
+    beside: Samples | None = None,
+) -> Samples | None:
+    """The samples of split ``val``, past cases from those ``beside`` them.
+
+    None without any, and where an unpaired method finds one domain of two there.
+    """
     if not any(row.split == "val" for row in table):
         return None
     rows = table.split("val")
     if _unpaired(table, method) and not (rows.domain("source").rows and rows.domain("target").rows):
         return None
-    return samples_of(rows, frame, method, seed)
+    pool = beside.pool if isinstance(beside, RetrievedDataset) else None
+    return samples_of(rows, frame, method, seed, bank=bank, pool=pool)
 
 
 def _unpaired(table: PairsTable, method: type[Method] | Method) -> bool:

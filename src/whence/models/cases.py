@@ -1,0 +1,101 @@
+"""Past cases as a method sees them beside an image: found in a bank, read and brought to its lattice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from whence.data.frame import Frame, fit_shape, plane_views
+from whence.errors import InputError
+from whence.field import resample
+from whence.io import read, read_labels
+from whence.models.method import Method
+from whence.retrieval import Bank, Match, thumbnail
+from whence.space import Grid, Volume
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a user says of the past cases: whose not to take, or which one."""
+
+    patient: str | None = None
+    case: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class FoundCases:
+    """Of the slices ``places`` of a batch the cases beside them: ``batch`` as the method sees it, and who they are."""
+
+    places: list[int]
+    batch: dict[str, torch.Tensor]
+    matches: list[Match] = field(default_factory=list)
+
+    def facts(self) -> list[dict[str, Any]]:
+        """Plain values of who was found, for a trace."""
+        return [
+            {"slice": place, "case": match.case.id, "case_slice": match.case.slice, "iou": round(match.iou, 4)}
+            | {"patient": match.case.patient, "similarity": round(match.similarity, 4)}
+            for place, match in zip(self.places, self.matches, strict=True)
+        ]
+
+
+def cases_beside(
+    method: Method,
+    frame: Frame,
+    bank: Bank,
+    source: Volume,
+    mask: Volume,
+    lattice: Grid,
+    asked: Asked,
+    generator: torch.Generator,
+) -> FoundCases:
+    """The cases of an image, or of the slices of a volume that show the tumour: slices of one case, the likest there.
+
+    Raises InputError where the bank has none, or not the one that is asked for.
+    """
+    how = method.retrieval(method.config)
+    assert how is not None
+    plane = frame.plane if frame.across(source.dims) is not None else None
+    masks = [view for _, view in plane_views(resample(mask, lattice, mode="label", outside="zeros"), plane)]
+    images = [view for _, view in plane_views(resample(source, lattice), plane)]
+    sizes = [int((view.tensor != 0).sum()) for view in masks]
+    places = [place for place, size in enumerate(sizes) if size]
+    largest = max(places, key=lambda place: sizes[place])
+    packed = {place: bank.manifest.space.pack(masks[place], "the mask") for place in places}
+    chosen = asked.case
+    if chosen is None:
+        image = thumbnail(images[largest], bank.manifest.space.grid) if how.strategy == "image" else None
+        given = (packed[largest], 1, asked.patient, how.strategy, image)
+        found = bank.query(*given, generator=generator)  # type: ignore[arg-type]
+        if not found:
+            raise InputError(f"{bank.folder} has no case of another patient than {asked.patient}")
+        chosen = found[0].case.id
+    matches = [bank.likest(chosen, packed[place]) for place in places]
+    return FoundCases(places, _batch(method, frame, matches, masks[0].grid.shape), matches)
+
+
+def _batch(method: Method, frame: Frame, matches: Sequence[Match], shape: Sequence[int]) -> dict[str, torch.Tensor]:
+    """Images and masks of cases on their own lattices, cut to the query's shape."""
+    read_before: dict[Path, torch.Tensor] = {}
+
+    def seen(match: Match, column: str) -> torch.Tensor:
+        case = match.case
+        if column not in case.files:
+            raise InputError(f"case {case.id!r} of the bank has no {column!r}; expected cases with {column}")
+        path = case.files[column]
+        if path not in read_before:
+            lattice = frame.lattice(read(case.files["source"]).grid)
+            if column in method.masks:
+                inside = read_labels(path)
+                inside = inside.with_tensor((inside.tensor != 0).to(torch.uint8))
+                read_before[path] = fit_shape(frame.enter_labels(inside, lattice), shape, 0.0)
+            else:
+                read_before[path] = fit_shape(frame.enter(read(path), lattice)[0], shape)
+        return read_before[path][case.slice or 0]
+
+    names = [name for name in method.inputs if name.startswith("case_")]
+    return {name: torch.stack([seen(match, name.removeprefix("case_")) for match in matches]) for name in names}
