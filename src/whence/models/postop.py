@@ -19,6 +19,7 @@ from typing import ClassVar, Literal
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from whence.models.composite import cell_of, composite, in_context
 from whence.models.diffusion import SOLVERS, scheduler, wanted
@@ -197,7 +198,9 @@ class Postop(Method):
             "retrieved after": batch["case_target"],
             "composite": composed,
         }
-        return Prediction(image, extras=shown)
+        # What is cut out, here or in the past case, has no source, nor has its rim.
+        cut = torch.maximum(batch["source_mask"], batch["case_target_cavity"])
+        return Prediction(image, extras={**shown, "composite": composed}, comparable=1 - F.max_pool2d(cut, 5, 1, 2))
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
         of_vae = {id(part) for part in self.vae.parameters()}

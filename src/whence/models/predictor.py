@@ -84,7 +84,11 @@ class Predictor:
         if result.displacement is None:
             novelty = None if result.novelty is None else self._volume(result.novelty, lattice, source.grid)
             by = self.method.recovered_by
-            forward, backward = register_diffeomorphic(image, source, default_similarity(by))
+            where = None
+            if result.comparable is not None:
+                where = self._volume(result.comparable, lattice, source.grid)
+                where = where.with_tensor((where.tensor >= 0.5).float())
+            forward, backward = register_diffeomorphic(image, source, default_similarity(by), fixed_mask=where)
             found = {"kind": "recovered", "recovered_by": by, "novelty": novelty}
             return Trace.build(source, image, forward, backward, **found, **common)
         forward = self._field(result.displacement, lattice, source.grid)
@@ -159,6 +163,7 @@ class Predictor:
             whole([part.inverse for part in parts]),
             whole([part.novelty for part in parts]),
             {key: value for key, value in extras.items() if value is not None},
+            whole([part.comparable for part in parts]),
         )
 
     def _volume(self, batch: torch.Tensor, lattice: Grid, grid: Grid) -> Volume:
@@ -177,4 +182,6 @@ def _among(result: Prediction, places: list[int], inputs: torch.Tensor) -> Predi
         return whole
 
     extras = {name: spread(part, torch.full_like(inputs, -1)) for name, part in result.extras.items()}
-    return result._replace(image=spread(result.image, inputs), extras=extras)
+    everywhere = torch.ones_like(inputs[:, :1])
+    where = None if result.comparable is None else spread(result.comparable, everywhere)
+    return result._replace(image=spread(result.image, inputs), extras=extras, comparable=where)

@@ -1,0 +1,119 @@
+"""fit, predict, evaluate and report of the method that looks at past cases, on slices and on slices of volumes."""
+
+import numpy as np
+import pytest
+import torch
+
+from whence.cli import main
+from whence.data import read_pairs
+from whence.data.phantom import write_phantom
+from whence.io import load_json, read, write_labels
+from whence.retrieval import Bank
+from whence.space import Volume
+from whence.trace import Trace
+from whence.train.run import load
+from whence.train.samples import samples_of
+
+pytest.importorskip("diffusers")
+pytest.importorskip("usearch")
+SMALL = ["--features=[8,16]", "--vae_features=[8,16]", "--vae_steps=2", "--solver_steps=2", "--batch_size=2"]
+SHORT = ["--config", "postop-cpu", "--steps=4", "--save_every=2", "--threads=1", "--accelerator=cpu", *SMALL]
+
+
+@pytest.fixture(scope="module")
+def slices(tmp_path_factory):
+    home = tmp_path_factory.mktemp("slices")
+    table = write_phantom("surgery", 12, 48, home)
+    run = home / "run"
+    assert main(["fit", "postop", "--data", str(table), "--out", str(run), *SHORT]) == 0
+    return table, run
+
+
+def test_a_run_holds_the_bank_of_what_it_was_trained_on(slices):
+    table, run = slices
+    train = read_pairs(table).split("train")
+    assert {case.id for case in Bank(run / "bank")} <= {row.id for row in train}
+    assert len(Bank(run / "bank")) >= len(train) - 2
+
+
+def test_samples_stand_beside_cases_of_other_patients(slices):
+    table, run = slices
+    predictor, rows = load(run), read_pairs(table).split("train")
+    samples = samples_of(rows, predictor.frame, predictor.method, bank=predictor.bank)
+    seen = set()
+    for k in range(0, len(samples), 7):
+        sample, again = samples[k], samples[k]
+        assert all(torch.equal(sample[name], again[name]) for name in sample)
+        query = samples.places[k % len(samples.places)]
+        case = next(n for n in samples.found[query] if torch.equal(samples.pool[n]["source"], sample["case_source"]))
+        assert samples.queries.ids[query] != samples.pool.ids[case]
+        assert torch.equal(samples.pool[case]["target_cavity"], sample["case_target_cavity"])
+        seen.add((query, case))
+    assert len(seen) > len(samples.places)
+
+
+def test_from_an_image_to_a_trace_and_a_report(slices, tmp_path):
+    table, run = slices
+    home = table.parent / "case0011"
+    out = tmp_path / "trace"
+    given = ["predict", str(run), str(home / "source.nii.gz"), "--mask", str(home / "source_mask.nii.gz"), "--out"]
+    assert main([*given, str(out)]) == 0
+    said = load_json(out / "trace.json")
+    assert said["kind"] == "recovered"
+    assert [case["case"] for case in said["cases"]] == [
+        Bank(run / "bank")
+        .query(Bank(run / "bank").manifest.space.pack(read(home / "source_mask.nii.gz")), 1)[0]
+        .case.id
+    ]
+    assert {"retrieved before", "retrieved after", "composite"} <= set(said["extra_images"])
+    assert main([*given, str(tmp_path / "named"), "--case", "case0003"]) == 0
+    assert load_json(tmp_path / "named" / "trace.json")["cases"][0]["case"] == "case0003"
+    own = said["cases"][0]["patient"]
+    assert main([*given, str(tmp_path / "other"), "--patient", own]) == 0
+    assert load_json(tmp_path / "other" / "trace.json")["cases"][0]["patient"] != own
+    assert main(["report", str(out)]) == 0
+    assert main(["evaluate", str(run), "--data", str(table), "--out", str(tmp_path / "results"), "--cases", "1"]) == 0
+    assert main(["predict", str(run), str(table), "--split", "test", "--out", str(tmp_path / "all")]) == 0
+
+
+def test_slices_without_the_tumour_stay_as_they_are(tmp_path):
+    table = write_phantom("surgery", 6, 32, tmp_path / "volumes", 3)
+    run = tmp_path / "run"
+    assert main(["fit", "postop", "--data", str(table), "--out", str(run), *SHORT, "--plane", "axial"]) == 0
+    home = table.parent / "case0005"
+    given = [str(home / "source.nii.gz"), "--mask", str(home / "source_mask.nii.gz"), "--out", str(tmp_path / "trace")]
+    assert main(["predict", str(run), *given]) == 0
+    trace, mask = Trace.load(tmp_path / "trace"), read(home / "source_mask.nii.gz")
+    shown = mask.grid.to_canonical(mask.tensor)[0, 0].amax(dim=(0, 1)) > 0
+    parts = [volume.grid.to_canonical(volume.tensor)[0, 0] for volume in (trace.image, trace.source)]
+    apart = (parts[0] - parts[1]).abs().amax(dim=(0, 1)) / (parts[1].max() - parts[1].min())
+    assert float(apart[shown].min()) > 0.05
+    # Intensities beyond their quantiles are cut.
+    inner = np.quantile((parts[0] - parts[1]).abs()[..., ~shown].numpy(), 0.98)
+    assert inner < 0.02 * float(parts[1].max() - parts[1].min())
+    cases = {case["case"] for case in trace.info["cases"]}
+    assert len(cases) == 1
+    assert [case["slice"] for case in trace.info["cases"]] == torch.nonzero(shown).flatten().tolist()
+
+
+def test_slips_are_answered_in_a_sentence(slices, tmp_path, capsys):
+    table, run = slices
+    home = table.parent / "case0011"
+    image, mask = str(home / "source.nii.gz"), str(home / "source_mask.nii.gz")
+    empty = tmp_path / "empty.nii.gz"
+    seen = read(mask)
+    write_labels(Volume(torch.zeros_like(seen.tensor, dtype=torch.uint8), seen.grid), empty)
+    out = ["--out", str(tmp_path / "out")]
+    for given, reason in [
+        (["predict", str(run), image, *out], "sees the tumour of an image; expected the mask"),
+        (["predict", str(run), image, "--mask", str(empty), *out], "nothing of the mask lies within"),
+        (["predict", str(run), image, "--mask", mask, "--case", "nobody", *out], "has no case 'nobody'"),
+        (["predict", str(run), str(table), "--mask", mask, *out], "which names its own mask"),
+        (["fit", "postop", "--data", str(table), *out, *SHORT, "--guidance=-1"], "guidance must lie between"),
+    ]:
+        capsys.readouterr()
+        assert main(given) == 2, given
+        error = capsys.readouterr().err
+        assert reason in error
+        assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
