@@ -148,15 +148,17 @@ def translations(bench: Path) -> None:
     from whence.io import read, read_labels
     from whence.train.run import load
 
-    figure, axes = plt.subplots(4, 6, figsize=(14, 10), facecolor="black")
-    titles = ("source", "its labels", "prediction", "labels, carried", "source, carried", "displacement [mm]")
+    figure, axes = plt.subplots(4, 7, figsize=(16, 10), facecolor="black")
+    titles = ("source", "its labels", "prediction", "the partner", "labels, carried", "source, carried")
+    titles = (*titles, "displacement [mm]")
     for line, axis_row in enumerate(axes):
         (data,) = bench.glob(f"data/*/{'oct' if line < 2 else 'brain'}_400_96")
         row = read_pairs(data / "data" / "pairs.csv", columns=("source",)).split("test").domain("source").rows[line * 5]
         source, labels = read(row.path("source")), read_labels(data / "found" / f"{row.id}.nii.gz")
         trace = load(data / "plasticine_labels").predict(source, labels=labels)
         moved = trace.image.with_tensor(trace.displacement.magnitude())
-        images = (source, labels, trace.image, trace.carry(labels), trace.warped_source, moved)
+        partner = read(row.path("target"))
+        images = (source, labels, trace.image, partner, trace.carry(labels), trace.warped_source, moved)
         for axis, title, image in zip(axis_row, titles, images, strict=True):
             colours = {"its labels": "turbo", "labels, carried": "turbo", "displacement [mm]": "viridis"}
             drawn = axis.imshow(image.numpy().T, origin="lower", cmap=colours.get(title, "gray"))
