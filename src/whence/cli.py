@@ -125,8 +125,11 @@ def _pairs(given: list[str]) -> None:
     parser.add_argument("folder", type=Path, help="folder of the data set")
     parser.add_argument("--out", type=Path, required=True, help="folder of the table and its images")
     parser.add_argument("--test", type=str, nargs="*", default=[], help="patients to hold out; the last if none")
+    parser.add_argument(
+        "--sequence", type=str, default="", help="which image of a layout that has several: t1, ct1, ..."
+    )
     options = parser.parse_args(given)
-    print(convert_with_bar(options.layout, options.folder, options.out, options.test))
+    print(convert_with_bar(options.layout, options.folder, options.out, options.test, options.sequence))
 
 
 def _fit(given: list[str]) -> None:
