@@ -149,7 +149,6 @@ def _fit(given: list[str]) -> None:
 
 
 def _predict(given: list[str]) -> None:
-    from whence.models.cases import Asked
     from whence.train.predict import predict
 
     parser = _parser("predict")
@@ -165,11 +164,12 @@ def _predict(given: list[str]) -> None:
     parser.add_argument("--mask", type=Path, default=None, help="the tumour's mask, for a method that looks at it")
     parser.add_argument("--patient", type=str, default=None, help="whose past cases are not to be shown")
     parser.add_argument("--case", type=str, default=None, help="the past case to show, instead of the likest")
+    parser.add_argument("--resection", type=Path, default=None, help="mask of what is to be cut out, as it is planned")
     parser.add_argument("--evaluator", type=Path, default=None, help="run that judges novelty by its spatial error")
     options = parser.parse_args(given)
-    asked = Asked(options.patient, options.case) if options.patient or options.case else None
+    said = (options.patient, options.case, options.resection)
     chosen = (options.split, options.seed, options.device, options.target, options.evaluator)
-    more = (options.samples, options.labels, options.mask, asked)
+    more = (options.samples, options.labels, options.mask, said)
     for folder in predict(options.run, options.image, options.out, *chosen, *more):
         print(folder)
 

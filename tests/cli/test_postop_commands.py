@@ -71,6 +71,10 @@ def test_from_an_image_to_a_trace_and_a_report(slices, tmp_path):
     own = said["cases"][0]["patient"]
     assert main([*given, str(tmp_path / "other"), "--patient", own]) == 0
     assert load_json(tmp_path / "other" / "trace.json")["cases"][0]["patient"] != own
+    plan = home / "target_mask.nii.gz"
+    assert main([*given, str(tmp_path / "planned"), "--resection", str(plan)]) == 0
+    apart = [read(folder / "prediction.nii.gz").tensor for folder in (out, tmp_path / "planned")]
+    assert not torch.equal(*apart)
     assert main(["report", str(out)]) == 0
     assert main(["evaluate", str(run), "--data", str(table), "--out", str(tmp_path / "results"), "--cases", "1"]) == 0
     assert main(["predict", str(run), str(table), "--split", "test", "--out", str(tmp_path / "all")]) == 0
@@ -109,6 +113,8 @@ def test_slips_are_answered_in_a_sentence(slices, tmp_path, capsys):
         (["predict", str(run), image, "--mask", str(empty), *out], "nothing of the mask lies within"),
         (["predict", str(run), image, "--mask", mask, "--case", "nobody", *out], "has no case 'nobody'"),
         (["predict", str(run), str(table), "--mask", mask, *out], "which names its own mask"),
+        (["predict", str(run), image, "--mask", mask, "--resection", str(empty), *out], "nothing of the mask lies"),
+        (["predict", str(run), str(table), "--resection", mask, *out], "which names its own resection"),
         (["fit", "postop", "--data", str(table), *out, *SHORT, "--guidance=-1"], "guidance must lie between"),
     ]:
         capsys.readouterr()

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from whence.errors import InputError
-from whence.models.composite import bounding_box, cell_of, composite, in_context
+from whence.models.composite import bounding_box, cell_of, composite, in_context, planned
 from whence.models.postop import Postop, PostopConfig
 from whence.nets.latent import stable_diffusion
 from whence.nets.prompt import SamEncoder
@@ -25,7 +25,8 @@ def batch_of(count=2, side=32, seed=0):
         name: 2 * torch.rand((count, 1, side, side), generator=random) - 1
         for name in ("source", "target", "case_source", "case_target")
     }
-    masks = {name: torch.zeros(count, 1, side, side) for name in ("source_mask", "case_target_cavity")}
+    names = ("source_mask", "target_cavity", "case_source_mask", "case_target_cavity")
+    masks = {name: torch.zeros(count, 1, side, side) for name in names}
     for mask in masks.values():
         mask[..., 8:14, 10:20] = 1
     return images | masks
@@ -44,6 +45,27 @@ def test_the_composite_by_hand():
     volume = torch.zeros(1, 1, 4, 5, 6)
     volume[0, 0, 1, 2, 3] = volume[0, 0, 2, 2, 5] = 1
     assert int(bounding_box(volume).sum()) == 2 * 1 * 3
+
+
+def test_the_composite_of_a_plan_by_hand():
+    """The cavity of the past case, stretched over the plan; nothing changes beyond the plan."""
+    outcome = torch.zeros(1, 1, 16, 16)
+    outcome[..., 2:6, 2:6] = torch.arange(16.0).reshape(4, 4) + 1
+    cavity, plan = torch.zeros(1, 1, 16, 16), torch.zeros(1, 1, 16, 16)
+    cavity[..., 2:6, 2:6] = 1
+    plan[..., 8:12, 9:13] = 1
+    query = -torch.ones(1, 1, 16, 16)
+    found = planned(query, outcome, cavity, plan)
+    wanted = query.clone()
+    wanted[..., 8:12, 9:13] = outcome[..., 2:6, 2:6]
+    assert torch.allclose(found, wanted)
+    # A plan of another shape within its box is filled as far as it goes; where the case has no cavity by its mean.
+    plan[..., 8, 9] = 0
+    cavity[..., 3, 3] = 0
+    found = planned(query, outcome, cavity, plan)
+    assert float(found[0, 0, 8, 9]) == -1
+    assert float(found[0, 0, 9, 10]) == pytest.approx(float((outcome * cavity).sum() / cavity.sum()))
+    assert torch.equal(planned(query, outcome, cavity, 0 * plan), query)
 
 
 def test_the_grid_of_in_context_learning():
@@ -91,6 +113,23 @@ def test_answers_are_seeded_and_show_what_they_come_from():
     assert float(first.image.abs().max()) <= 1
     assert set(first.extras) == {"retrieved before", "retrieved after", "composite"}
     assert seen == 3 * [(1, 3), (2, 3), (3, 3)]
+
+
+def test_a_plan_is_told_by_composite_and_grid():
+    torch.manual_seed(0)
+    net, batch = Postop(PostopConfig(**SMALL), 2, 1, 1).eval(), batch_of()
+    plan = torch.zeros(2, 1, 32, 32)
+    plan[..., 20:28, 16:24] = 1
+    free, bound = (net.infer(given, generator()) for given in (batch, {**batch, "resection_mask": plan}))
+    assert not torch.equal(free.image, bound.image)
+    assert torch.equal(bound.extras["composite"][plan == 0], batch["source"][plan == 0])
+    # Cut out is what is planned, and the past case's cavity no longer.
+    assert float((bound.comparable * plan).max()) == 0
+    told = torch.tensor([True, False]).reshape(2, 1, 1, 1)
+    grid = net.mask_grid({**batch, "resection_mask": plan}, (8, 8), told)
+    assert grid.shape == (2, 1, 16, 16)
+    assert float(cell_of(grid)[0].sum()) == 4
+    assert torch.equal(cell_of(grid)[1], -torch.ones(1, 8, 8))
 
 
 @pytest.mark.parametrize("part", ["source_mask", "case_target", "case_source"])

@@ -20,10 +20,11 @@ from whence.space import Grid, Volume
 
 @dataclass(frozen=True)
 class Asked:
-    """What a user says of the past cases: whose not to take, or which one."""
+    """What a user says of the past cases: whose not to take, or which one; and of the operation: what is cut out."""
 
     patient: str | None = None
     case: str | None = None
+    resection: Volume | None = None
 
 
 @dataclass(frozen=True, eq=False)

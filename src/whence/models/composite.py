@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from whence import kernels
+
 
 def bounding_box(mask: torch.Tensor) -> torch.Tensor:
     """1 within the smallest box that holds a mask (B, 1, *spatial), not 0 where it is; 0 all over where it is empty."""
@@ -26,6 +28,40 @@ def composite(query: torch.Tensor, outcome: torch.Tensor, cavity: torch.Tensor) 
     """
     box = bounding_box(cavity)
     return box * outcome + (1 - box) * query
+
+
+def planned(query: torch.Tensor, outcome: torch.Tensor, cavity: torch.Tensor, plan: torch.Tensor) -> torch.Tensor:
+    """The composite of a planned resection: what a past case's cavity looks like, within the plan and no further.
+
+    The box of the cavity is stretched over the plan's; where it holds no cavity the cavity's mean stands in. Images
+    (B, C, *spatial), masks (B, 1, *spatial), not 0 where they are. Ours.
+    """
+    dims = tuple(range(2, query.ndim))
+    inside = (cavity != 0).to(query)
+    level = (outcome * inside).sum(dim=dims, keepdim=True) / inside.sum(dim=dims, keepdim=True).clamp_min(1)
+    places = torch.stack([_stretched(c != 0, p != 0) for c, p in zip(cavity[:, 0], plan[:, 0], strict=True)])
+    shown = kernels.sample(outcome, places.to(query), "linear", "border")
+    there = kernels.sample(inside, places.to(query), "linear", "zeros") >= 0.5
+    return torch.where(plan != 0, torch.where(there, shown, level), query)
+
+
+def _stretched(cavity: torch.Tensor, plan: torch.Tensor) -> torch.Tensor:
+    """Coordinates (D, *spatial) in voxels that carry the box of a plan (*spatial) onto that of a cavity."""
+    axes = [torch.arange(n, dtype=torch.float32, device=plan.device) for n in plan.shape]
+    found = []
+    for axis, line in enumerate(axes):
+        (here, size), (there, other) = (_span(mask, axis) for mask in (plan, cavity))
+        found.append(there + (line - here) * (other / size))
+    return torch.stack(torch.meshgrid(*found, indexing="ij"))
+
+
+def _span(mask: torch.Tensor, axis: int) -> tuple[float, float]:
+    """First place of a mask (*spatial) along an axis, and its length; those of the whole where it is empty."""
+    others = [other for other in range(mask.ndim) if other != axis]
+    places = mask.amax(dim=others).nonzero()
+    if not len(places):
+        return 0.0, float(mask.shape[axis])
+    return float(places[0]), float(places[-1] - places[0] + 1)
 
 
 def in_context(before: torch.Tensor, after: torch.Tensor, query: torch.Tensor, cell: torch.Tensor) -> torch.Tensor:

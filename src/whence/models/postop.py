@@ -8,7 +8,9 @@ Paper: Pre-to-Post Operative MRI Generation with Retrieval-based Visual In-Conte
     L_LDM   = |e - e_theta(G, t, P_tumor)|^2                 noise, in the cell of x_t
 
 I_pre and I_post are the images of a past case whose tumour overlaps the query's most, M_bbox the box of its resection,
-E the autoencoder. At inference classifier-free guidance: e = e(0) + s (e(P_tumor) - e(0)).
+E the autoencoder. Ours: beside the grid of latents a grid of masks, [[tumour, resection], [tumour, plan]], whose last
+cell is unknown, or the resection that is planned. At inference classifier-free guidance:
+e = e(0) + s (e(P_tumor) - e(0)).
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from whence.models.composite import cell_of, composite, in_context
+from whence.models.composite import cell_of, composite, in_context, planned
 from whence.models.diffusion import SOLVERS, scheduler, wanted
 from whence.models.method import Method, Prediction, Retrieval, frozen
 from whence.models.moved import turns
@@ -35,6 +37,7 @@ _RANGES = (
     ("top", 1, 1000),
     ("guidance", 0, 100),
     ("dropped", 0, 1),
+    ("planned", 0, 1),
     ("noise_steps", 10, 100_000),
     ("solver_steps", 1, 1000),
 )
@@ -52,13 +55,14 @@ class PostopConfig:
         vae_steps: training steps that the autoencoder is trained alone before; none with a pretrained one.
         vae_rate: learning rate of the autoencoder.
         kl: weight of the latents' divergence from a normal distribution.
-        segmentation: whether the prompt holds the query's tumour mask, p_seg.
+        segmentation: whether the query's tumour mask is told, to the prompt as p_seg and in the grid.
         composed: whether it holds the composite, p_comp.
         instructed: whether the grid holds the past case; without it its cells are empty.
         strategy: how past cases are found: tumour (overlap), image or random.
         top: of how many of the most similar cases one is drawn at each training step.
         guidance: weight of the prompt when sampling; 1 takes the prompted answer alone.
         dropped: share of training samples that are not prompted.
+        planned: share of those that are shown the true resection, so that a plan is heeded where there is one.
         noise_steps: steps of the noise schedule.
         noise_schedule: noise schedule of diffusers.
         answer: what the U-Net answers: epsilon (the noise) or v_prediction.
@@ -81,6 +85,7 @@ class PostopConfig:
     top: int = 15
     guidance: float = 2.0
     dropped: float = 0.1
+    planned: float = 0.3
     noise_steps: int = 1000
     noise_schedule: Literal["squaredcos_cap_v2", "linear", "scaled_linear"] = "scaled_linear"
     answer: Literal["epsilon", "v_prediction"] = "epsilon"
@@ -110,7 +115,11 @@ class Postop(Method):
     config_class: ClassVar[type] = PostopConfig
     optional: ClassVar[tuple[str, ...]] = ()
     masks: ClassVar[tuple[str, ...]] = ("source_mask", "target_cavity")
-    inputs: ClassVar[tuple[str, ...]] = ("source", "source_mask", "case_source", "case_target", "case_target_cavity")
+    inputs: ClassVar[tuple[str, ...]] = (
+        "source",
+        "source_mask",
+        *("case_source", "case_source_mask", "case_target", "case_target_cavity"),
+    )
     draws: ClassVar[bool] = True
 
     def __init__(self, config: PostopConfig, dims: int, source_channels: int, target_channels: int) -> None:
@@ -122,8 +131,8 @@ class Postop(Method):
                 f"both images are seen by one autoencoder; got {source_channels} and {target_channels} channels"
             )
         self.config, self.dims, self.channels = config, dims, source_channels
-        # The grid, and where in it the cell is.
-        inputs = LATENT + 1
+        # The grid, where in it the cell is, and masks.
+        inputs = LATENT + 2
         if config.pretrained:
             self.vae, self.unet = stable_diffusion(config.pretrained, inputs)
             levels = len(self.unet.config.block_out_channels)
@@ -167,27 +176,51 @@ class Postop(Method):
         return torch.stack([part if use else no for part, use, no in zip(parts, used, empty, strict=True)], dim=1)
 
     def answer(
-        self, noisy: torch.Tensor, step: torch.Tensor, context: Sequence[torch.Tensor], prompt: torch.Tensor
+        self,
+        noisy: torch.Tensor,
+        step: torch.Tensor,
+        context: Sequence[torch.Tensor],
+        masks: torch.Tensor,
+        prompt: torch.Tensor,
     ) -> torch.Tensor:
-        """The U-Net's answer for the cell, given the latents of case before, case after and query."""
-        where = in_context(*(torch.zeros_like(noisy[:, :1]) for _ in range(3)), torch.ones_like(noisy[:, :1]))
-        grid = torch.cat([in_context(*context, noisy), where], dim=1)
+        """The U-Net's answer for the cell, given the latents of case before, case after and query, and ``masks``."""
+        empty = torch.zeros_like(noisy[:, :1])
+        where = in_context(empty, empty, empty, torch.ones_like(empty))
+        grid = torch.cat([in_context(*context, noisy), where, masks], dim=1)
         return cell_of(self.unet(grid, step, encoder_hidden_states=prompt).sample)
+
+    def mask_grid(self, batch: dict[str, torch.Tensor], shape: Sequence[int], told: torch.Tensor) -> torch.Tensor:
+        """The grid of masks (B, 1, 2 h, 2 w), shares of 0..1 of each latent's voxels, -1 where nothing is known.
+
+        ``told`` (B, 1, 1, 1): whether the plan, ``resection_mask``, is.
+        """
+        names = ("case_source_mask", "case_target_cavity", "source_mask", "resection_mask")
+        small = [F.adaptive_avg_pool2d(batch[name], list(shape)) for name in names]
+        case = told.new_full((len(told), 1, 1, 1), self.config.instructed)
+        known = [case, case, told.new_full((len(told), 1, 1, 1), self.config.segmentation), told]
+        return in_context(*(torch.where(use, mask, -1.0) for use, mask in zip(known, small, strict=True)))
+
+    def composed(self, batch: dict[str, torch.Tensor], told: torch.Tensor) -> torch.Tensor:
+        """The composite of each sample: the document's, or that of the plan where it is told."""
+        pasted = (batch["source"], batch["case_target"], batch["case_target_cavity"])
+        return torch.where(told, planned(*pasted, batch["resection_mask"]), composite(*pasted))
 
     @torch.no_grad()
     def infer(self, batch: dict[str, torch.Tensor], generator: torch.Generator) -> Prediction:
         c, query = self.config, batch["source"]
-        composed = composite(query, batch["case_target"], batch["case_target_cavity"])
-        context, prompt = self._context(batch), self.prompt(batch["source_mask"], composed)
+        told = torch.full((len(query), 1, 1, 1), "resection_mask" in batch, device=query.device)
+        batch = {"resection_mask": batch["case_target_cavity"], **batch}
+        composed, context = self.composed(batch, told), self._context(batch)
+        prompt, masks = self.prompt(batch["source_mask"], composed), self.mask_grid(batch, context[0].shape[2:], told)
         nothing = self.unprompted.expand(len(query), -1, -1)
         latents = torch.randn(context[0].shape, generator=generator).to(query)
         solver = scheduler(c.solver, c.noise_steps, c.noise_schedule, c.answer)
         solver.set_timesteps(c.solver_steps)
         for done, time in enumerate(solver.timesteps, start=1):
             step = time.expand(len(query)).to(query.device)
-            found = self.answer(latents, step, context, prompt)
+            found = self.answer(latents, step, context, masks, prompt)
             if c.guidance != 1:
-                free = self.answer(latents, step, context, nothing)
+                free = self.answer(latents, step, context, masks, nothing)
                 found = free + c.guidance * (found - free)
             latents = solver.step(found, time, latents).prev_sample
             if self.on_step is not None:
@@ -198,8 +231,8 @@ class Postop(Method):
             "retrieved after": batch["case_target"],
             "composite": composed,
         }
-        # What is cut out, here or in the past case, has no source, nor has its rim.
-        cut = torch.maximum(batch["source_mask"], batch["case_target_cavity"])
+        # What is cut out, by plan or in the past case, has no source, nor has its rim.
+        cut = torch.maximum(batch["source_mask"], batch["resection_mask"])
         return Prediction(image, extras={**shown, "composite": composed}, comparable=1 - F.max_pool2d(cut, 5, 1, 2))
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
@@ -248,14 +281,18 @@ class Postop(Method):
         c, target = self.config, batch["target"]
         with torch.no_grad(), frozen([self.vae]):
             context, clean = self._context(batch), self.encode(target)
-        composed = composite(batch["source"], batch["case_target"], batch["case_target_cavity"])
-        prompt = self.prompt(batch["source_mask"], composed)
+        told = turns(c.planned, target, generator)
+        batch = {**batch, "resection_mask": batch["target_cavity"]}
+        prompt = self.prompt(batch["source_mask"], self.composed(batch, told))
+        masks = self.mask_grid(batch, clean.shape[2:], told)
         unseen = turns(c.dropped, target, generator)[..., 0]
         prompt = torch.where(unseen, self.unprompted.expand_as(prompt), prompt)
         step = torch.randint(0, c.noise_steps, (len(target),), generator=generator).to(target.device)
         noise = torch.randn(clean.shape, generator=generator).to(clean)
         noisy = self.noise.add_noise(clean, noise, step)
-        return (self.answer(noisy, step, context, prompt) - wanted(self.noise, clean, noise, step)).square().mean()
+        return (
+            (self.answer(noisy, step, context, masks, prompt) - wanted(self.noise, clean, noise, step)).square().mean()
+        )
 
     def _context(self, batch: dict[str, torch.Tensor]) -> list[torch.Tensor]:
         """Latents of the case before and after, and of the query."""

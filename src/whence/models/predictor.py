@@ -73,7 +73,11 @@ class Predictor:
             result = self._infer(batch, generator)
         else:
             assert mask is not None
-            given = (self.method, self.frame, self.bank, source, mask, lattice, asked or Asked(), generator)
+            asked = asked or Asked()
+            if asked.resection is not None:
+                plan = self._mask(asked.resection, lattice, source, name)
+                batch["resection_mask"] = self.frame.enter_labels(plan, lattice)
+            given = (self.method, self.frame, self.bank, source, mask, lattice, asked, generator)
             found = cases_beside(*given)
             result = self._infer({key: part[found.places] for key, part in batch.items()} | found.batch, generator)
             result = _among(result, found.places, inputs)
