@@ -149,7 +149,7 @@ def _fit(given: list[str]) -> None:
 
 
 def _predict(given: list[str]) -> None:
-    from whence.train.predict import predict
+    from whence.train.predict import Said, predict
 
     parser = _parser("predict")
     parser.add_argument("run", type=Path, help="run folder")
@@ -167,7 +167,7 @@ def _predict(given: list[str]) -> None:
     parser.add_argument("--resection", type=Path, default=None, help="mask of what is to be cut out, as it is planned")
     parser.add_argument("--evaluator", type=Path, default=None, help="run that judges novelty by its spatial error")
     options = parser.parse_args(given)
-    said = (options.patient, options.case, options.resection)
+    said = Said(options.patient, options.case, options.resection)
     chosen = (options.split, options.seed, options.device, options.target, options.evaluator)
     more = (options.samples, options.labels, options.mask, said)
     for folder in predict(options.run, options.image, options.out, *chosen, *more):
@@ -277,6 +277,10 @@ def _report(given: list[str]) -> None:
 def _bank(given: list[str]) -> None:
     from whence.train import bank
 
+    if given and given[0] in ("-h", "--help"):
+        words = "{" + ",".join(BANK_WORDS) + "}"
+        print(f"usage: whence bank {words} ...\n\n{COMMANDS['bank']}\n\nwhence bank WORD --help explains each.")
+        return
     if not given or given[0] not in BANK_WORDS:
         asked = "nothing" if not given else repr(given[0])
         raise InputError(f"expected what to do with a bank, one of {', '.join(BANK_WORDS)}; got {asked}")

@@ -148,7 +148,10 @@ def test_what_cannot_be_done_is_said_and_changes_nothing(tmp_path):
         build(folder, SETTINGS, [])
     build(folder, replace(SETTINGS, images=False), rows(range(4)))
     with pytest.raises(InputError, match="has a case 'case2' already"):
-        add(folder, rows([7, 2]))
+        add(folder, rows([7, 2]), chunk=1)
+    with pytest.raises(InputError, match="expected a case bank in"):
+        remove(tmp_path / "typo", ["case1"])
+    assert not (tmp_path / "typo").exists()
     with pytest.raises(InputError, match="has no case 'case9'"):
         remove(folder, ["case1", "case9"])
     bank = Bank(folder)
@@ -161,8 +164,19 @@ def test_what_cannot_be_done_is_said_and_changes_nothing(tmp_path):
     ]:
         with pytest.raises(InputError, match=reason):
             bank.query(**options)
-    (folder / "bank.json").write_text("{}")
-    with pytest.raises(InputError, match="no list of a bank's parts"):
+    whole = (folder / "bank.json").read_text()
+    for text, reason in [
+        ("{}", "no list of a bank's parts"),
+        (whole.replace('"removed": {}', '"removed": []'), "no list of a bank's parts"),
+        (whole.replace('"version": 1', '"version": 2'), r"bank.json is of version 2; expected 1"),
+    ]:
+        (folder / "bank.json").write_text(text)
+        with pytest.raises(InputError, match=reason):
+            Bank(folder)
+    (folder / "bank.json").write_text(whole)
+    torn = folder / bank.manifest.segments[0] / "patients.npy"
+    np.save(torn, np.load(torn)[:-1])
+    with pytest.raises(InputError, match=r"is torn: its files hold \[3, 4\] cases"):
         Bank(folder)
 
 
@@ -184,6 +198,11 @@ def test_a_stopped_build_goes_on_and_hides_until_it_is_whole(tmp_path):
     assert read == list(range(16, 30))
     assert [case.id for case in bank] == [f"case{k}" for k in range(30)]
     assert {p.name for p in folder.iterdir()} == {"bank.json", ".lock", *bank.manifest.segments}
+    # What was begun of one table is no part of another's.
+    with pytest.raises(KeyboardInterrupt):
+        build(folder, replace(SETTINGS, origin="one"), reading(range(30), 20), chunk=8)
+    other = build(folder, replace(SETTINGS, origin="other"), reading(range(10, 16)), chunk=8)
+    assert [case.id for case in other] == [f"case{k}" for k in range(10, 16)]
 
 
 def test_many_small_additions_are_joined(tmp_path, monkeypatch):
@@ -271,3 +290,7 @@ def test_a_bank_moves_with_its_data(tmp_path):
     os.rename(tmp_path / "here", tmp_path / "there")
     (found,) = Bank(tmp_path / "there" / "bank")
     assert found.files["source"] == tmp_path / "there" / "data" / "a.nii.gz"
+    (tmp_path / "far" / "away").mkdir(parents=True)
+    (tmp_path / "far" / "away" / "link").symlink_to(tmp_path / "there" / "bank", target_is_directory=True)
+    (linked,) = Bank(tmp_path / "far" / "away" / "link")
+    assert linked.files == found.files

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from whence.data.frame import Frame, fit_shape, plane_views
+from whence.data.frame import Frame, plane_views
 from whence.errors import InputError
 from whence.field import resample
 from whence.io import read, read_labels
@@ -50,18 +50,19 @@ def cases_beside(
     bank: Bank,
     source: Volume,
     mask: Volume,
+    plan: Volume | None,
     lattice: Grid,
     asked: Asked,
     generator: torch.Generator,
 ) -> FoundCases:
-    """The cases of an image, or of the slices of a volume that show the tumour: slices of one case, the likest there.
+    """The cases of an image, or of a volume's slices that show tumour or plan: slices of one case, the likest there.
 
     Raises InputError where the bank has none, or not the one that is asked for.
     """
     how = method.retrieval(method.config)
     assert how is not None
     plane = frame.plane if frame.across(source.dims) is not None else None
-    masks = [view for _, view in plane_views(resample(mask, lattice, mode="label", outside="zeros"), plane)]
+    masks = [view for _, view in plane_views(_union(mask, plan, lattice), plane)]
     images = [view for _, view in plane_views(resample(source, lattice), plane)]
     sizes = [int((view.tensor != 0).sum()) for view in masks]
     places = [place for place, size in enumerate(sizes) if size]
@@ -76,12 +77,21 @@ def cases_beside(
             raise InputError(f"{bank.folder} has no case of another patient than {asked.patient}")
         chosen = found[0].case.id
     matches = [bank.likest(chosen, packed[place]) for place in places]
-    return FoundCases(places, _batch(method, frame, matches, masks[0].grid.shape), matches)
+    return FoundCases(places, _batch(method, frame, matches, masks[0].grid), matches)
 
 
-def _batch(method: Method, frame: Frame, matches: Sequence[Match], shape: Sequence[int]) -> dict[str, torch.Tensor]:
-    """Images and masks of cases on their own lattices, cut to the query's shape."""
-    read_before: dict[Path, torch.Tensor] = {}
+def _union(mask: Volume, plan: Volume | None, lattice: Grid) -> Volume:
+    """Where there is tumour; with a plan where something is to be cut out as well."""
+    seen = resample(mask, lattice, mode="label", outside="zeros")
+    if plan is None:
+        return seen
+    cut = resample(plan, lattice, mode="label", outside="zeros")
+    return seen.with_tensor(torch.maximum(seen.tensor, cut.tensor))
+
+
+def _batch(method: Method, frame: Frame, matches: Sequence[Match], grid: Grid) -> dict[str, torch.Tensor]:
+    """Images and masks of cases on the query's grid, that of an image or of a slice."""
+    read_before: dict[Path, list[Volume]] = {}
 
     def seen(match: Match, column: str) -> torch.Tensor:
         case = match.case
@@ -89,14 +99,25 @@ def _batch(method: Method, frame: Frame, matches: Sequence[Match], shape: Sequen
             raise InputError(f"case {case.id!r} of the bank has no {column!r}; expected cases with {column}")
         path = case.files[column]
         if path not in read_before:
-            lattice = frame.lattice(read(case.files["source"]).grid)
-            if column in method.masks:
-                inside = read_labels(path)
-                inside = inside.with_tensor((inside.tensor != 0).to(torch.uint8))
-                read_before[path] = fit_shape(frame.enter_labels(inside, lattice), shape, 0.0)
-            else:
-                read_before[path] = fit_shape(frame.enter(read(path), lattice)[0], shape)
-        return read_before[path][case.slice or 0]
+            read_before[path] = _views(frame, path, column in method.masks)
+        there = read_before[path][case.slice or 0]
+        # Raised, so that what lies beyond becomes the background of images, -1.
+        beyond = 0.0 if column in method.masks else 1.0
+        shown = resample(there.with_tensor(there.tensor + beyond), grid, outside="zeros").tensor[0] - beyond
+        return (shown >= 0.5).float() if column in method.masks else shown
 
     names = [name for name in method.inputs if name.startswith("case_")]
     return {name: torch.stack([seen(match, name.removeprefix("case_")) for match in matches]) for name in names}
+
+
+def _views(frame: Frame, path: Path, mask: bool) -> list[Volume]:
+    """An image as the method sees it, or its slices, each on its grid."""
+    volume = read_labels(path) if mask else read(path)
+    lattice = frame.lattice(volume.grid)
+    if mask:
+        batch = frame.enter_labels(volume.with_tensor((volume.tensor != 0).to(torch.uint8)), lattice)
+    else:
+        batch = frame.enter(volume, lattice)[0]
+    plane = frame.plane if frame.across(lattice.dims) is not None else None
+    empty = Volume(torch.zeros(1, 1, *lattice.shape), lattice)
+    return [Volume(part[None], view.grid) for part, (_, view) in zip(batch, plane_views(empty, plane), strict=True)]

@@ -11,9 +11,13 @@ from whence.errors import InputError
 SOLVERS = ("ddim", "dpm")
 
 
-def scheduler(solver: str, steps: int, schedule: str = "squaredcos_cap_v2", prediction: str = "epsilon") -> Any:
+def scheduler(
+    solver: str, steps: int, schedule: str = "squaredcos_cap_v2", prediction: str = "epsilon", clip: bool = True
+) -> Any:
     """A diffusers scheduler of ``steps`` training steps: ``ddim`` (deterministic) or ``dpm`` (DPM-Solver++ of order 2).
 
+    ``scaled_linear`` has the ends that Stable Diffusion has. ``clip`` says that what is drawn lies in [-1, 1], as
+    images do and latents do not.
     Raises InputError where diffusers is not installed, ValueError for a schedule whose last noise leaves an image seen.
     """
     try:
@@ -22,10 +26,12 @@ def scheduler(solver: str, steps: int, schedule: str = "squaredcos_cap_v2", pred
         raise InputError("diffusion needs diffusers: python -m pip install 'whence[diffusion]'") from error
     common: dict[str, Any] = {"num_train_timesteps": steps, "beta_schedule": schedule, "prediction_type": prediction}
     common["timestep_spacing"] = "trailing"
+    if schedule == "scaled_linear":
+        common |= {"beta_start": 0.00085, "beta_end": 0.012}
     if solver == "dpm":
         found = DPMSolverMultistepScheduler(**common)
     else:
-        found = DDIMScheduler(**common, clip_sample=True, set_alpha_to_one=True)
+        found = DDIMScheduler(**common, clip_sample=clip, set_alpha_to_one=True)
     left = float(found.alphas_cumprod[-1].sqrt())
     if left > 0.1:
         raise ValueError(

@@ -82,6 +82,11 @@ class Method(nn.Module):
         """
         return None
 
+    @classmethod
+    def least_steps(cls, config: Any) -> int:
+        """Training steps below which a part of it has learnt nothing."""
+        return 0
+
     def bind(self, load: Callable[[str], Any]) -> None:
         """Prepare for training what other runs contribute; ``load`` gives the Predictor of a run folder."""
 

@@ -202,7 +202,9 @@ class Plasticine(Method):
         signals = [self._signal(step), torch.ones(count).to(target)]
         looks = [self.read(image, signal) for image, signal in zip((noisy, target), signals, strict=True)]
         # Targets are where their population has them.
-        start = None if self.population is None else torch.where(known, 0.0, self.start(structure).detach())
+        start = None
+        if self.population is not None:
+            start = torch.zeros_like(true) if c.given == 0 else torch.where(known, 0.0, self.start(structure).detach())
         velocities = [
             self.spatial(structure, *look, start, self._share(signal))
             for look, signal in zip(looks, signals, strict=True)

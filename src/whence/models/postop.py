@@ -102,6 +102,9 @@ class PostopConfig:
         for name, least, most in _RANGES:
             if not least <= getattr(self, name) <= most:
                 raise ValueError(f"{name} must lie between {least:g} and {most:g}; got {getattr(self, name)}")
+        if self.solver_steps > self.noise_steps:
+            most, got = self.noise_steps, self.solver_steps
+            raise ValueError(f"expected at most {most} solver_steps, the noise_steps; got {got}")
         if self.solver not in SOLVERS:
             raise ValueError(f"unknown solver {self.solver!r}; expected one of {', '.join(SOLVERS)}")
         if self.pretrained and self.vae_steps:
@@ -149,13 +152,17 @@ class Postop(Method):
         )
         # What stands for a prompt that is left out.
         self.unprompted = nn.Parameter(torch.zeros(2, width))
-        self.noise = scheduler("ddim", config.noise_steps, config.noise_schedule, config.answer)
+        self.noise = scheduler("ddim", config.noise_steps, config.noise_schedule, config.answer, clip=False)
         # Latents are brought to a deviation of 1.
         self.register_buffer("scale", torch.tensor(float(self.vae.config.scaling_factor) if config.pretrained else 1.0))
 
     @classmethod
     def retrieval(cls, config: PostopConfig) -> Retrieval:
         return Retrieval(config.strategy, config.top)
+
+    @classmethod
+    def least_steps(cls, config: PostopConfig) -> int:
+        return config.vae_steps + 1
 
     def encode(self, images: torch.Tensor) -> torch.Tensor:
         """Latents (B, 4, h, w) of images (B, C, H, W) in [-1, 1]: the means of their distributions."""
@@ -214,7 +221,7 @@ class Postop(Method):
         prompt, masks = self.prompt(batch["source_mask"], composed), self.mask_grid(batch, context[0].shape[2:], told)
         nothing = self.unprompted.expand(len(query), -1, -1)
         latents = torch.randn(context[0].shape, generator=generator).to(query)
-        solver = scheduler(c.solver, c.noise_steps, c.noise_schedule, c.answer)
+        solver = scheduler(c.solver, c.noise_steps, c.noise_schedule, c.answer, clip=False)
         solver.set_timesteps(c.solver_steps)
         for done, time in enumerate(solver.timesteps, start=1):
             step = time.expand(len(query)).to(query.device)

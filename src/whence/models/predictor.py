@@ -69,20 +69,28 @@ class Predictor:
         if "source_mask" in self.method.inputs:
             mask = self._mask(mask, lattice, source, name)
             batch["source_mask"] = self.frame.enter_labels(mask, lattice)
+        untouched = None
         if self.bank is None:
             result = self._infer(batch, generator)
         else:
             assert mask is not None
-            asked = asked or Asked()
+            asked, plan = asked or Asked(), None
             if asked.resection is not None:
                 plan = self._mask(asked.resection, lattice, source, name)
                 batch["resection_mask"] = self.frame.enter_labels(plan, lattice)
-            given = (self.method, self.frame, self.bank, source, mask, lattice, asked, generator)
+            given = (self.method, self.frame, self.bank, source, mask, plan, lattice, asked, generator)
             found = cases_beside(*given)
             result = self._infer({key: part[found.places] for key, part in batch.items()} | found.batch, generator)
             result = _among(result, found.places, inputs)
             info = {"cases": found.facts(), **info}
+            if len(found.places) < len(inputs):
+                touched = torch.zeros_like(inputs[:, :1])
+                touched[found.places] = 1
+                seen = Volume(self.frame.stack(touched, lattice.dims), lattice)
+                untouched = resample(seen, source.grid, "nearest").tensor < 0.5
         image = self._volume(intensity.restore(result.image), lattice, source.grid)
+        if untouched is not None:
+            image = image.with_tensor(torch.where(untouched, source.tensor.to(image.tensor), image.tensor))
         extras = {key: self._volume(value, lattice, source.grid) for key, value in result.extras.items()}
         common: dict[str, Any] = {"method": self.method.name, "extras": extras, **info}
         if result.displacement is None:

@@ -44,7 +44,8 @@ class Bank:
         for attempt in range(20):
             self.manifest = Manifest.read(self.folder)
             try:
-                self.segments = [Segment(self.folder / name) for name in self.manifest.segments]
+                parts = (self.manifest.images, self.manifest.approximate)
+                self.segments = [Segment(self.folder / name, *parts) for name in self.manifest.segments]
                 break
             except FileNotFoundError as error:
                 if attempt == 19:
@@ -95,10 +96,10 @@ class Bank:
         Raises InputError where there is none.
         """
         found = [
-            (overlap(bits, segment.masks[row]), case)
+            (overlap(bits, segment.masks[row]), segment.case(row))
             for segment, gone in zip(self.segments, self._gone, strict=True)
-            for row, case in enumerate(segment.cases)
-            if case.id == name and row not in gone
+            for row in segment.rows_named(name)
+            if row not in gone
         ]
         if not found:
             raise InputError(f"{self.folder} has no case {name!r}; expected the id of one that it has")
@@ -108,7 +109,6 @@ class Bank:
     def info(self) -> dict[str, Any]:
         """What the bank holds and how large it is: cases, patients, grid, bytes."""
         grid = self.manifest.space.grid
-        files = [file for segment in self.segments for file in segment.folder.iterdir()]
         return {
             "cases": len(self),
             "patients": len({case.patient for case in self}),
@@ -118,7 +118,7 @@ class Bank:
             "approximate": self.manifest.approximate,
             "images": self.manifest.images,
             "segments": len(self.segments),
-            "megabytes": round(sum(file.stat().st_size for file in files) / 1e6, 1),
+            "megabytes": round(sum(segment.size for segment in self.segments) / 1e6, 1),
         }
 
     def bits(self, place: tuple[int, int]) -> np.ndarray:

@@ -25,6 +25,7 @@ class Manifest:
         approximate: whether segments have an index beside their masks.
         segments: folders, in the order in which they were added.
         removed: rows of segments that are no longer cases.
+        origin: what it is built of, in any words that change when that does.
         done: of a bank that is being built, the rows of its table that are in.
     """
 
@@ -34,6 +35,7 @@ class Manifest:
     approximate: bool = False
     segments: tuple[str, ...] = ()
     removed: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    origin: str = ""
     done: tuple[str, ...] = ()
 
     @classmethod
@@ -51,11 +53,14 @@ class Manifest:
                 plain["approximate"],
                 tuple(plain["segments"]),
                 {key: tuple(rows) for key, rows in plain["removed"].items()},
+                plain["origin"],
                 tuple(plain["done"]),
             )
         except FileNotFoundError as error:
             raise InputError(f"expected a case bank in {folder}; there is no {path}") from error
-        except (ValueError, KeyError, TypeError) as error:
+        except InputError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{path} is no list of a bank's parts: {type(error).__name__} {error}") from error
 
     def write(self, folder: Path, name: str = NAME) -> None:
@@ -67,6 +72,7 @@ class Manifest:
             "images": self.images,
             "approximate": self.approximate,
             "segments": list(self.segments),
+            "origin": self.origin,
             "removed": {key: list(rows) for key, rows in self.removed.items()},
             "done": list(self.done),
         }

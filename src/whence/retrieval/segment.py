@@ -15,7 +15,7 @@ import numpy as np
 from whence.errors import InputError
 
 CASES, MASKS, IMAGES, INDEX = "cases.jsonl", "masks.npy", "images.npy", "masks.usearch"
-LINES, PATIENTS = "lines.npy", "patients.npy"
+LINES, PATIENTS, IDS = "lines.npy", "patients.npy", "ids.npy"
 
 
 @dataclass(frozen=True)
@@ -39,18 +39,19 @@ class Segment:
     Raises InputError where the folder holds something else.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, images: bool, approximate: bool) -> None:
         self.folder = folder
         # All are opened now: a later build may take the files away, and what is open stays.
         self.masks = _mapped(folder / MASKS, 2)
-        self.images = _mapped(folder / IMAGES, 2) if (folder / IMAGES).is_file() else None
-        self._lines, self._patients = _mapped(folder / LINES, 1), _mapped(folder / PATIENTS, 1)
+        self.images = _mapped(folder / IMAGES, 2) if images else None
+        self._lines, self._patients, self._ids = (_mapped(folder / name, 1) for name in (LINES, PATIENTS, IDS))
         self._text = np.memmap(folder / CASES, dtype=np.uint8, mode="r")
-        index = folder / INDEX
-        self.index = _usearch().Index.restore(str(index), view=True) if index.is_file() else None
-        counts = {len(self.masks), len(self._lines) - 1, len(self._patients)}
+        self.size = sum(file.stat().st_size for file in folder.iterdir())
+        self.index = _restored(folder / INDEX) if approximate else None
+        parts = [self.masks, self._lines[1:], self._patients, self._ids]
+        counts = sorted({len(part) for part in [*parts, *([] if self.images is None else [self.images])]})
         if len(counts) > 1 or self._lines[-1] != len(self._text):
-            raise InputError(f"{folder} is torn: its files hold {sorted(counts)} cases; expected as many each")
+            raise InputError(f"{folder} is torn: its files hold {counts} cases; expected as many each")
 
     def __len__(self) -> int:
         return len(self.masks)
@@ -64,7 +65,7 @@ class Segment:
         """The case of a row."""
         try:
             plain = json.loads(self._text[self._lines[row] : self._lines[row + 1]].tobytes())
-            home = self.folder.parent
+            home = self.folder.parent.resolve()
             files = {name: Path(os.path.normpath(home / path)) for name, path in plain["files"].items()}
             return Case(plain["id"], plain["patient"], files, plain["facts"], plain["slice"])
         except (ValueError, KeyError) as error:
@@ -74,6 +75,10 @@ class Segment:
         """Rows of a patient."""
         rows = np.flatnonzero(self._patients == _hash(patient)).tolist()
         return {row for row in rows if self.case(row).patient == patient}
+
+    def rows_named(self, name: str) -> list[int]:
+        """Rows of the cases of an id, in order."""
+        return [row for row in np.flatnonzero(self._ids == _hash(name)).tolist() if self.case(row).id == name]
 
     def nearest_masks(self, bits: np.ndarray, count: int, approximate: bool) -> tuple[np.ndarray, np.ndarray]:
         """Rows and Tanimoto distances (1 - IoU) of the ``count`` nearest masks, the nearest first."""
@@ -95,11 +100,12 @@ def write_segment(
     lines = [0]
     with (folder / CASES).open("wb") as file:
         for case in cases:
-            files = {name: Path(os.path.relpath(path, home)).as_posix() for name, path in case.files.items()}
+            files = {name: _relative(path, home) for name, path in case.files.items()}
             plain = {"id": case.id, "patient": case.patient, "slice": case.slice, "files": files, "facts": case.facts}
             lines.append(lines[-1] + file.write(json.dumps(plain).encode() + b"\n"))
     np.save(folder / LINES, np.array(lines, dtype=np.int64))
     np.save(folder / PATIENTS, np.array([_hash(case.patient) for case in cases], dtype=np.uint64))
+    np.save(folder / IDS, np.array([_hash(case.id) for case in cases], dtype=np.uint64))
     np.save(folder / MASKS, masks)
     if images is not None:
         np.save(folder / IMAGES, images)
@@ -108,6 +114,23 @@ def write_segment(
         made = usearch.Index(ndim=8 * masks.shape[1], metric=usearch.MetricKind.Tanimoto, dtype=usearch.ScalarKind.B1)
         made.add(np.arange(len(masks)), masks)
         made.save(str(folder / INDEX))
+
+
+def _relative(path: Path, home: Path) -> str:
+    """A path as it runs from a folder, links followed; the whole of it where it lies on another drive."""
+    try:
+        return Path(os.path.relpath(path.resolve(), home.resolve())).as_posix()
+    except ValueError:
+        return path.resolve().as_posix()
+
+
+def _restored(path: Path) -> Any:
+    try:
+        return _usearch().Index.restore(str(path), view=True)
+    except RuntimeError as error:
+        if not path.is_file():
+            raise FileNotFoundError(2, "no such file", str(path)) from error
+        raise InputError(f"{path} cannot be read: {error}") from error
 
 
 def _hash(patient: str) -> np.uint64:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -21,6 +22,8 @@ from whence.retrieval.segment import Case, write_segment
 Progress = Callable[[int], None]
 # Bytes of masks in a segment that is written at once, and how many segments a bank has before they are joined.
 LARGEST, MOST = 512_000_000, 16
+# Seconds of work that a kill may cost a build.
+PATIENCE = 60.0
 
 
 @dataclass(frozen=True)
@@ -49,11 +52,12 @@ def build(
 ) -> Bank:
     """Make a bank of rows, in place of the one that is there. Stopped and started again it goes on.
 
-    ``settings`` is a manifest without segments. ``progress`` is told of each row. A segment has ``chunk`` cases, or as
-    many as fill half a gigabyte. Raises InputError where another process writes there, or the folder cannot be written.
+    ``settings`` is a manifest without segments; whether a build that was stopped is the same one its ``origin`` says.
+    ``progress`` is told of each row. A segment has ``chunk`` cases, or what a minute brings, half a gigabyte at most.
+    Raises InputError where another process writes there, or the folder cannot be written.
     """
     folder = Path(folder)
-    with _writing(folder):
+    with _writing(folder, new=True):
         begun = _unfinished(folder, settings)
         for names, done in _segments(folder, begun, rows, progress, chunk):
             begun = replace(begun, segments=(*begun.segments, *names), done=(*begun.done, *done))
@@ -62,22 +66,23 @@ def build(
             raise InputError(f"no case for a bank in {folder}; expected rows with a mask")
         replace(begun, done=()).write(folder)
         (folder / UNFINISHED).unlink(missing_ok=True)
+        if len(begun.segments) > MOST:
+            _join(folder, chunk)
         _tidy(folder)
         return Bank(folder)
 
 
 def add(folder: str | Path, rows: Iterable[Row], progress: Progress | None = None, chunk: int | None = None) -> Bank:
-    """Add rows to a bank. Raises InputError where one is there already; what has been added before it stays."""
+    """Add rows to a bank, all or none. Raises InputError where one is there already."""
     folder = Path(folder)
     with _writing(folder):
         bank = Bank(folder)
         known = {case.id for case in bank}
-        manifest = bank.manifest
-        for names, done in _segments(folder, manifest, _new(rows, known, folder), progress, chunk):
-            del done
-            manifest = replace(manifest, segments=(*manifest.segments, *names))
-            manifest.write(folder)
-        if len(manifest.segments) > MOST:
+        names = list(bank.manifest.segments)
+        for more, _ in _segments(folder, bank.manifest, _new(rows, known, folder), progress, chunk):
+            names += more
+        replace(bank.manifest, segments=tuple(names)).write(folder)
+        if len(names) > MOST:
             _join(folder, chunk)
         _tidy(folder)
         return Bank(folder)
@@ -108,7 +113,9 @@ def remove(folder: str | Path, ids: Sequence[str]) -> Bank:
 
 
 @contextmanager
-def _writing(folder: Path) -> Iterator[None]:
+def _writing(folder: Path, new: bool = False) -> Iterator[None]:
+    if not new:
+        Manifest.read(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / ".lock", timeout=0)
@@ -119,8 +126,6 @@ def _writing(folder: Path) -> Iterator[None]:
         raise unwritable(folder, error) from error
     try:
         yield
-    except OSError as error:
-        raise unwritable(folder, error) from error
     finally:
         lock.release()
 
@@ -137,27 +142,32 @@ def _segments(
     folder: Path, settings: Manifest, rows: Iterable[Row], progress: Progress | None, chunk: int | None
 ) -> Iterator[tuple[list[str], list[str]]]:
     """Write rows as segments of up to ``chunk`` cases and a row; yields their names, and the rows that are in."""
-    chunk = chunk or max(1024, LARGEST // settings.space.width)
+    most = chunk or max(1, LARGEST // settings.space.width)
     done, entries, ids = set(settings.done), [], []
+    since = time.monotonic()
     for number, row in enumerate(rows, start=1):
         if row.id not in done:
             entries += row.load()
             ids.append(row.id)
         if progress is not None:
             progress(number)
-        if len(entries) >= chunk:
+        late = chunk is None and entries and time.monotonic() - since > PATIENCE
+        if len(entries) >= most or late:
             yield [_segment(folder, settings, entries)], ids
-            entries, ids = [], []
+            entries, ids, since = [], [], time.monotonic()
     if entries:
         yield [_segment(folder, settings, entries)], ids
 
 
 def _segment(folder: Path, settings: Manifest, entries: Sequence[Entry]) -> str:
     name = f"segment-{secrets.token_hex(6)}"
-    (folder / name).mkdir()
     images = np.stack([_embedding(entry) for entry in entries]) if settings.images else None
     masks = np.stack([entry.bits for entry in entries])
-    write_segment(folder / name, folder, [entry.case for entry in entries], masks, images, settings.approximate)
+    try:
+        (folder / name).mkdir()
+        write_segment(folder / name, folder, [entry.case for entry in entries], masks, images, settings.approximate)
+    except OSError as error:
+        raise unwritable(folder, error) from error
     return name
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -59,11 +61,26 @@ def build_bank(data: str | Path, folder: str | Path, config: BankConfig, split: 
         # As fit does: files of single slices are slices.
         first = read_labels(table.rows[0].path("source_mask"))
         config = replace(config, plane=single_slice_plane(first.grid))
-    settings = Manifest(_space(table.rows[0], config), config.plane, config.images, config.approximate)
+    space = _space(table.rows[0], config)
+    settings = Manifest(space, config.plane, config.images, config.approximate, origin=origin(table, config))
     with progress_bar() as bar:
         task = bar.add_task("bank", total=len(table), note="")
         rows = _rows(table, settings, config.least)
         return retrieval.build(folder, settings, rows, lambda done: bar.update(task, completed=done))
+
+
+def origin(table: PairsTable, config: BankConfig) -> str:
+    """A hash of all that a bank of a table's rows depends on: their files, with sizes and times, and the options."""
+    digest = hashlib.sha256(repr(config).encode())
+    for row in table:
+        files = {name: (str(path), *_stamp(path)) for name, path in row.files.items()}
+        digest.update(json.dumps([row.id, row.split, files, row.conditions], sort_keys=True).encode())
+    return digest.hexdigest()[:16]
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
 
 
 def add_to_bank(folder: str | Path, data: str | Path, split: str | None = None, least: int = 20) -> Bank:
@@ -91,7 +108,10 @@ def query_bank(
     seen, index = _one(bank, read_labels(mask), str(mask), at)
     embedding = None
     if image is not None:
-        embedding = _embedding(bank.manifest, [*plane_views(read(image), bank.manifest.plane)][index or 0][1])
+        views = [view for _, view in plane_views(read(image), bank.manifest.plane)]
+        if len(views) <= (index or 0):
+            raise InputError(f"{image} has {len(views)} view(s) and the mask more than {index}; expected as many")
+        embedding = _embedding(bank.manifest, views[index or 0])
     elif strategy == "image":
         raise InputError("retrieval by image compares images; expected --image, the query's")
     bits = bank.manifest.space.pack(seen, str(mask))

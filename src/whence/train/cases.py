@@ -7,23 +7,25 @@ from pathlib import Path
 import torch
 
 from whence.data import PairDataset
-from whence.data.frame import Frame, plane_views
+from whence.data.frame import Frame, plane_views, single_slice_plane
 from whence.data.pairs import Pair, PairsTable
 from whence.data.retrieved import RetrievedDataset
 from whence.errors import InputError
 from whence.io import read, read_labels
 from whence.models import Retrieval
 from whence.retrieval import Bank, thumbnail
-from whence.train.bank import BankConfig, build_bank
+from whence.train.bank import BankConfig, build_bank, origin
 from whence.train.run import BANK
 
 
 def bank_of(run: Path, data: str | Path, rows: PairsTable, frame: Frame) -> Bank:
-    """The bank of a run: built of the rows that it is trained on, or the one that is there."""
-    if (run / BANK / "bank.json").is_file():
-        return Bank(run / BANK)
+    """The bank of a run, of the rows that it is trained on: the one that is there if it was built of them."""
     first = read_labels(rows.rows[0].path("source_mask"))
-    return build_bank(data, run / BANK, BankConfig(plane=frame.plane if first.dims > frame.dims else None), "train")
+    plane = single_slice_plane(first.grid) or (frame.plane if first.dims > frame.dims else None)
+    config = BankConfig(plane=plane)
+    if (run / BANK / "bank.json").is_file() and Bank(run / BANK).manifest.origin == origin(rows, config):
+        return Bank(run / BANK)
+    return build_bank(data, run / BANK, config, "train")
 
 
 def with_cases(

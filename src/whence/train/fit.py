@@ -43,6 +43,11 @@ def fit(method: str, data: str | Path, out: str | Path, model: Any = None, train
         raise InputError(f"{out} is the folder of the data, {data.name}; choose another --out for the run")
     chosen = find_method(method)
     model = chosen.config_class() if model is None else model
+    if train.steps < chosen.least_steps(model):
+        least = chosen.least_steps(model)
+        raise InputError(
+            f"{method} learns in stages; expected {least} steps or more with these options, got {train.steps}"
+        )
     table = training_table(data, chosen, chosen.sees_labels(model))
     training_rows = table.split("train")
     known = RunConfig.from_file(out / "config.yaml") if (out / "config.yaml").is_file() else None

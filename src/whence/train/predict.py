@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,15 @@ from whence.train.run import check_folder, load
 from whence.train.score import Truth
 
 
+@dataclass(frozen=True)
+class Said:
+    """What a user says of past cases and of the operation: whose not to show, which one, a mask of what is cut out."""
+
+    patient: str | None = None
+    case: str | None = None
+    resection: str | Path | None = None
+
+
 def predict(
     run: str | Path,
     image: str | Path,
@@ -36,19 +46,18 @@ def predict(
     samples: int = 1,
     labels: str | Path | None = None,
     mask: str | Path | None = None,
-    said: tuple[str | None, str | None, str | Path | None] = (None, None, None),
+    said: Said | None = None,
 ) -> list[Path]:
     """Predict one image (or DICOM folder) into ``out``, or every row of a .csv table into ``out/<id>``.
 
     Rows of a table that name a target get it saved beside the prediction. Methods that sample draw from ``seed``.
     ``target`` is the second image of a method that compares two, ``labels`` those of the image for one that sees them,
-    ``mask`` that of its tumour; a table names its own. ``said``: whose past cases are not to be
-    shown, or which one, and the mask of a planned resection. Novelty is judged by the
+    ``mask`` that of its tumour; a table names its own. Novelty is judged by the
     ``evaluator``, a run that estimates spatial error, where named.
     With more ``samples`` than one a method that draws is asked as often, with the seeds from ``seed`` on; the trace is
     the first answer's and carries the mean and the deviations of all. Returns the trace folders.
     """
-    image, out = Path(image), Path(out)
+    image, out, said = Path(image), Path(out), said or Said()
     check_folder(out)
     predictor = load(run, device)
     judge = None if evaluator is None else load(evaluator, device)
@@ -60,7 +69,7 @@ def predict(
         raise InputError(f"expected {wanted}; got {samples}")
     if labels is not None and "source_labels" not in predictor.method.inputs:
         raise InputError(f"{run} is a {predictor.method.name} that sees no labels; expected no --labels")
-    if (mask is not None or any(said)) and "source_mask" not in predictor.method.inputs:
+    if (mask is not None or said != Said()) and "source_mask" not in predictor.method.inputs:
         raise InputError(
             f"{run} is a {predictor.method.name} that looks at no tumour; expected no --mask, --case, --patient"
         )
@@ -73,8 +82,8 @@ def predict(
         seen = None if labels is None else read_labels(labels)
         tumour = None if mask is None else read_labels(mask)
         common: dict[str, Any] = {"target": second, "labels": seen, "name": str(image), "id": name}
-        plan = None if said[2] is None else read_labels(said[2])
-        common |= {"mask": tumour, "asked": Asked(said[0], said[1], plan)}
+        plan = None if said.resection is None else read_labels(said.resection)
+        common |= {"mask": tumour, "asked": Asked(said.patient, said.case, plan)}
         with progress_bar() as bar:
             task = bar.add_task("predicting", total=samples, note="")
             with _noted(predictor, bar, task):
@@ -84,8 +93,8 @@ def predict(
                     lambda: bar.advance(task),
                 )
         return [_judged(trace, judge).save(out)]
-    named = (("target", target), ("labels", labels), ("mask", mask), ("resection", said[2]))
-    for option, given in named:
+    named = {"target": target, "labels": labels, "mask": mask, **asdict(said)}
+    for option, given in named.items():
         if given is not None:
             raise InputError(f"{image} is a table, which names its own {option}; expected no --{option}")
     table = read_pairs(image, columns=("source",))
