@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from whence.bench.rows import Row
+from whence.errors import InputError
 from whence.retrieval import Bank, BankSpace, Case, Entry, Manifest, build
 from whence.retrieval import Row as Batch
 from whence.space import Grid
@@ -45,6 +46,8 @@ def rows(quick: bool) -> list[Row]:
 
 def measure(row: Row, data: Path, work: Path) -> dict[str, Any]:
     """Build the bank, ask it in a process of its own, and weigh it."""
+    if not hasattr(np, "bitwise_count"):
+        raise InputError(f"the scan beside the bank needs NumPy 2; got {np.__version__}")
     count = row.settings["count"]
     folder = data / f"bank_{count}"
     started = time.monotonic()
