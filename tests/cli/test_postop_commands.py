@@ -1,12 +1,15 @@
 """fit, predict, evaluate and report of the method that looks at past cases, on slices and on slices of volumes."""
 
+import signal
+
 import pytest
 import torch
 
 from whence.cli import main
 from whence.data import read_pairs
 from whence.data.phantom import write_phantom
-from whence.io import load_json, read, read_labels, write, write_labels
+from whence.io import load_json, load_weights, read, read_labels, write, write_labels
+from whence.models.postop import Postop
 from whence.retrieval import Bank
 from whence.space import Volume
 from whence.trace import Trace
@@ -154,3 +157,25 @@ def test_cases_come_from_where_they_lie(slices, tmp_path):
         assert main(["predict", str(run), *given]) == 0
         shown.append(read(out / "extra_retrieved_after.nii.gz").tensor)
     assert torch.allclose(shown[0][:, :, 8:], shown[1], atol=1e-4)
+
+
+def test_a_run_stopped_between_its_stages_ends_as_an_unbroken_one(slices, tmp_path, monkeypatch, capsys):
+    """Autoencoder and denoiser are trained one after the other; the order of cases is that of the steps."""
+    table, run = slices
+    again = ["fit", "postop", "--data", str(table), "--out", str(tmp_path / "run"), *SHORT]
+    step = Postop.training_step
+
+    def stops(self, batch, optimizers, backward, generator, number=0):
+        if number == 3:
+            raise KeyboardInterrupt
+        return step(self, batch, optimizers, backward, generator, number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Postop, "training_step", stops)
+        handler = signal.getsignal(signal.SIGINT)
+        assert main(again) == 130
+        signal.signal(signal.SIGINT, handler)
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+    assert main(again) == 0
+    weights = [load_weights(folder / "model.safetensors") for folder in (run, tmp_path / "run")]
+    assert all(torch.equal(part, weights[1][name]) for name, part in weights[0].items())
