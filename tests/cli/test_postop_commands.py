@@ -62,17 +62,17 @@ def test_from_an_image_to_a_trace_and_a_report(slices, tmp_path):
     assert main([*given, str(out)]) == 0
     said = load_json(out / "trace.json")
     assert said["kind"] == "recovered"
-    assert [case["case"] for case in said["cases"]] == [
+    assert [case["case"] for case in said["extra_tables"]["retrieved cases"]] == [
         Bank(run / "bank")
         .query(Bank(run / "bank").manifest.space.pack(read(home / "source_mask.nii.gz")), 1)[0]
         .case.id
     ]
     assert {"retrieved before", "retrieved after", "composite"} <= set(said["extra_images"])
     assert main([*given, str(tmp_path / "named"), "--case", "case0003"]) == 0
-    assert load_json(tmp_path / "named" / "trace.json")["cases"][0]["case"] == "case0003"
-    own = said["cases"][0]["patient"]
+    assert load_json(tmp_path / "named" / "trace.json")["extra_tables"]["retrieved cases"][0]["case"] == "case0003"
+    own = said["extra_tables"]["retrieved cases"][0]["patient"]
     assert main([*given, str(tmp_path / "other"), "--patient", own]) == 0
-    assert load_json(tmp_path / "other" / "trace.json")["cases"][0]["patient"] != own
+    assert load_json(tmp_path / "other" / "trace.json")["extra_tables"]["retrieved cases"][0]["patient"] != own
     plan = home / "target_mask.nii.gz"
     assert main([*given, str(tmp_path / "planned"), "--resection", str(plan)]) == 0
     apart = [read(folder / "prediction.nii.gz").tensor for folder in (out, tmp_path / "planned")]
@@ -95,10 +95,10 @@ def test_slices_without_the_tumour_stay_as_they_are(tmp_path):
     apart = (parts[0] - parts[1]).abs().amax(dim=(0, 1)) / (parts[1].max() - parts[1].min())
     assert float(apart[shown].min()) > 0.05
     assert torch.equal(parts[0][..., ~shown], parts[1][..., ~shown])
-    cases = {case["case"] for case in trace.info["cases"]}
+    cases = {case["case"] for case in trace.extras["retrieved cases"]}
     assert len(cases) == 1
     places = torch.nonzero(shown).flatten().tolist()
-    assert [case["slice"] for case in trace.info["cases"]] == places
+    assert [case["slice"] for case in trace.extras["retrieved cases"]] == places
     # A plan that goes further is followed.
     further = mask.grid.to_canonical(mask.tensor).clone()
     middle = (places[0] + places[-1]) // 2
@@ -106,7 +106,9 @@ def test_slices_without_the_tumour_stay_as_they_are(tmp_path):
     plan = tmp_path / "plan.nii.gz"
     write_labels(Volume(further.to(torch.uint8), mask.grid.canonical()), plan)
     assert main(["predict", str(run), *given[:-1], str(tmp_path / "planned"), "--resection", str(plan)]) == 0
-    planned = [case["slice"] for case in load_json(tmp_path / "planned" / "trace.json")["cases"]]
+    planned = [
+        case["slice"] for case in load_json(tmp_path / "planned" / "trace.json")["extra_tables"]["retrieved cases"]
+    ]
     assert planned == [*places, places[-1] + 1]
 
 

@@ -69,7 +69,8 @@ class Predictor:
         if "source_mask" in self.method.inputs:
             mask = self._mask(mask, lattice, source, name)
             batch["source_mask"] = self.frame.enter_labels(mask, lattice)
-        untouched = None
+        untouched: torch.Tensor | None = None
+        tables: dict[str, Any] = {}
         if self.bank is None:
             result = self._infer(batch, generator)
         else:
@@ -82,7 +83,7 @@ class Predictor:
             found = cases_beside(*given)
             result = self._infer({key: part[found.places] for key, part in batch.items()} | found.batch, generator)
             result = _among(result, found.places, inputs)
-            info = {"cases": found.facts(), **info}
+            tables["retrieved cases"] = found.facts()
             if len(found.places) < len(inputs):
                 touched = torch.zeros_like(inputs[:, :1])
                 touched[found.places] = 1
@@ -92,7 +93,7 @@ class Predictor:
         if untouched is not None:
             image = image.with_tensor(torch.where(untouched, source.tensor.to(image.tensor), image.tensor))
         extras = {key: self._volume(value, lattice, source.grid) for key, value in result.extras.items()}
-        common: dict[str, Any] = {"method": self.method.name, "extras": extras, **info}
+        common: dict[str, Any] = {"method": self.method.name, "extras": {**extras, **tables}, **info}
         if result.displacement is None:
             novelty = None if result.novelty is None else self._volume(result.novelty, lattice, source.grid)
             by = self.method.recovered_by
