@@ -280,7 +280,7 @@ def _bank(given: list[str]) -> None:
     if given and given[0] in ("-h", "--help"):
         words = "{" + ",".join(BANK_WORDS) + "}"
         print(f"usage: whence bank {words} ...\n\n{COMMANDS['bank']}\n\nwhence bank WORD --help explains each.")
-        return
+        raise SystemExit(0)
     if not given or given[0] not in BANK_WORDS:
         asked = "nothing" if not given else repr(given[0])
         raise InputError(f"expected what to do with a bank, one of {', '.join(BANK_WORDS)}; got {asked}")

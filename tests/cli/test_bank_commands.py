@@ -100,7 +100,9 @@ def test_slips_are_answered_in_a_sentence(slices, tmp_path, capsys):
         error = capsys.readouterr().err
         assert reason in error
         assert error.count("\n") == 1
-    assert main(["bank", "--help"]) == 0
+    with pytest.raises(SystemExit) as ended:
+        main(["bank", "--help"])
+    assert ended.value.code == 0
     assert "usage: whence bank {build,add,remove,query,info}" in capsys.readouterr().out
     assert len(Bank(folder)) == 12
     assert main(["bank", "query", str(brain), "--bank", str(folder), "--count", "2"]) == 0
