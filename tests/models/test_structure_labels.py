@@ -86,7 +86,9 @@ def test_own_labels_move_with_their_image(shape):
     labels = (kernels.gaussian(torch.randn(2, 1, *shape), 3.0) > 0).float()
     batch = {"source": labels * 2 - 1, "target": labels * 2 - 1, "source_labels": labels, "target_labels": labels}
     batch |= net.derive({name: batch[name] for name in batch})
-    structure, _, true, _ = net._source(batch, torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    away, true = net._maps(batch["target"], generator)
+    structure, _, _ = net._source(batch, away, generator)
     # A label is moved whole: nothing between two.
     assert set(structure.unique().tolist()) == {0.0, 1.0}
     goal = batch["target_structure"]
