@@ -27,8 +27,8 @@ from whence.train.options import read_recipe
 from whence.train.run import load
 from whence.train.score import Truth, nothing, score
 
-FLAIR: dict[str, Any] = {"data": "flair", "size": "[96,96]", "rescale": True, "steps": 1000}
-HEART: dict[str, Any] = {"data": "heart", "steps": 600, "structure": "edges+labels"}
+FLAIR: dict[str, Any] = {"data": "flair", "size": "[96,96]", "rescale": True, "steps": 1000, "given": 1.0}
+HEART: dict[str, Any] = {"data": "heart", "steps": 600, "structure": "edges+labels", "given": 1.0}
 VOLUME: dict[str, Any] = {"data": "volume", "size": 48, "cases": 60, "steps": 150}
 KINDS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "T1 to FLAIR": (FLAIR, ("nothing", "pix2pix", "plasticine")),
@@ -99,7 +99,7 @@ def measure(row: Row, data: Path, work: Path) -> dict[str, Any]:
     if by in ("plasticine", "pix2pix"):
         method, changes = find_method(by), dict(settings)
         if by == "pix2pix":
-            recipe, changes = "pix2pix-cpu", {k: v for k, v in settings.items() if k != "structure"}
+            recipe, changes = "pix2pix-cpu", {k: v for k, v in settings.items() if k not in ("structure", "given")}
         if quick and kind == "volume":
             changes |= {"features": "[8,16]", "spatial_features": "[8,16]", "scales": "[2,1]"}
         run = fit(
