@@ -72,7 +72,7 @@ def cases_beside(
     if chosen is None:
         image = thumbnail(images[largest], bank.manifest.space.grid) if how.strategy == "image" else None
         given = (packed[largest], 1, asked.patient, how.strategy, image)
-        found = bank.query(*given, generator=generator)  # type: ignore[arg-type]
+        found = bank.query(*given, generator=generator)
         if not found:
             raise InputError(f"{bank.folder} has no case of another patient than {asked.patient}")
         chosen = found[0].case.id

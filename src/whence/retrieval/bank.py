@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +20,6 @@ from whence.retrieval.manifest import Manifest
 from whence.retrieval.segment import Case, Segment
 
 STRATEGIES = ("tumour", "image", "random")
-Strategy = Literal["tumour", "image", "random"]
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ class Bank:
         bits: np.ndarray | None = None,
         count: int = 15,
         patient: str | None = None,
-        strategy: Strategy = "tumour",
+        strategy: str = "tumour",
         image: np.ndarray | None = None,
         approximate: bool = False,
         generator: torch.Generator | None = None,

@@ -125,12 +125,16 @@ def _relative(path: Path, home: Path) -> str:
 
 
 def _restored(path: Path) -> Any:
+    usearch = _usearch()
     try:
-        return _usearch().Index.restore(str(path), view=True)
-    except RuntimeError as error:
+        found = usearch.Index.restore(str(path), view=True)
+    except Exception as error:  # of a file that a writer takes away meanwhile USearch says one thing or another
         if not path.is_file():
             raise FileNotFoundError(2, "no such file", str(path)) from error
-        raise InputError(f"{path} cannot be read: {error}") from error
+        raise InputError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
+    if found is None:
+        raise FileNotFoundError(2, "no such file", str(path))
+    return found
 
 
 def _hash(patient: str) -> np.uint64:

@@ -116,7 +116,7 @@ def query_bank(
         raise InputError("retrieval by image compares images; expected --image, the query's")
     bits = bank.manifest.space.pack(seen, str(mask))
     generator = torch.Generator().manual_seed(seed)
-    return bank.query(bits, count, patient, strategy, embedding, approximate, generator)  # type: ignore[arg-type]
+    return bank.query(bits, count, patient, strategy, embedding, approximate, generator)
 
 
 def show_matches(matches: Sequence[Match], title: str) -> None:

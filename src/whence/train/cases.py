@@ -62,7 +62,7 @@ def _similar(
         bits = bank.manifest.space.pack(mask, str(row.path("source_mask")))
         image = thumbnail(images[place][1], grid) if images else None
         generator = torch.Generator().manual_seed((seed * 1009 + place) % 2**31)
-        matches = bank.query(bits, how.top, patient, how.strategy, image, generator=generator)  # type: ignore[arg-type]
+        matches = bank.query(bits, how.top, patient, how.strategy, image, generator=generator)
         cases = [(match.case.id, match.case.slice) for match in matches]
         found[index] = [places[case] for case in cases if case in places]
     return found
