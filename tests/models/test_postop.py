@@ -1,6 +1,8 @@
 """Retrieval-based generation: the composite, the prompt, a step, what it learns from a past case, published folders."""
 
 import json
+import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -229,12 +231,24 @@ def test_a_folder_of_stable_diffusion(folder, tmp_path):
     report = net.training_step(batch, net.optimizers(), lambda loss: loss.backward(), generator(), 0)
     assert bool(torch.isfinite(report["loss"]))
     assert net.eval().infer(batch, generator()).image.shape == (2, 1, 32, 32)
+    # A run keeps what the networks are, and is loaded without the folder.
+    gone = replace(config, pretrained=str(tmp_path / "gone"))
+    again = Postop(gone, 2, 1, 1, networks=json.loads(json.dumps(net.networks())))
+    again.load_state_dict(net.state_dict())
+    assert torch.equal(again.eval().infer(batch, generator()).image, net.infer(batch, generator()).image)
     (tmp_path / "vae").mkdir()
     (tmp_path / "vae" / "config.json").write_text((folder / "vae" / "config.json").read_text())
     with pytest.raises(InputError, match=r"vae of .* cannot be loaded"):
         stable_diffusion(str(tmp_path), 5)
     with pytest.raises(InputError, match=r"holds no vae/config\.json"):
         stable_diffusion(str(tmp_path / "vae"), 5)
+
+
+def test_a_folder_of_an_autoencoder_alone(folder, tmp_path):
+    shutil.copytree(folder / "vae", tmp_path / "vae")
+    net = Postop(PostopConfig(**{**SMALL, "pretrained": str(tmp_path), "vae_steps": 0}), 2, 1, 1)
+    assert float(net.scale) == pytest.approx(0.2)
+    assert tuple(net.unet.config.block_out_channels) == SMALL["features"]
 
 
 def test_a_folder_of_sam(tmp_path):
@@ -264,6 +278,9 @@ def test_a_folder_of_sam(tmp_path):
     net = Postop(PostopConfig(**SMALL, encoder=str(tmp_path / "sam")), 2, 1, 1)
     report = net.training_step(batch_of(), net.optimizers(), lambda loss: loss.backward(), generator(), 5)
     assert bool(torch.isfinite(report["loss"]))
+    again = Postop(PostopConfig(**SMALL, encoder="gone"), 2, 1, 1, networks=json.loads(json.dumps(net.networks())))
+    again.load_state_dict(net.state_dict())
+    assert torch.equal(again.of_composite(images), net.of_composite(images))
     (tmp_path / "sam" / "model.safetensors").unlink()
     with pytest.raises(InputError, match="cannot be loaded"):
         SamEncoder(str(tmp_path / "sam"), 24)

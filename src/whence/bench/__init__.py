@@ -22,6 +22,7 @@ TABLES = {
     "plasticine": "whence.bench.plasticine",
     "plasticine_real": "whence.bench.plasticine_real",
     "bank": "whence.bench.bank",
+    "postop": "whence.bench.postop",
 }
 
 

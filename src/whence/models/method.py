@@ -87,6 +87,13 @@ class Method(nn.Module):
         """Training steps below which a part of it has learnt nothing."""
         return 0
 
+    def networks(self) -> dict[str, Any]:
+        """Plain values that say what its networks are where ``config`` does not, for they came from elsewhere.
+
+        A run keeps them, and loading it gives them to the constructor as ``networks``.
+        """
+        return {}
+
     def bind(self, load: Callable[[str], Any]) -> None:
         """Prepare for training what other runs contribute; ``load`` gives the Predictor of a run folder."""
 

@@ -15,9 +15,9 @@ e = e(0) + s (e(P_tumor) - e(0)).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import nn
@@ -27,7 +27,7 @@ from whence.models.composite import cell_of, composite, in_context, planned
 from whence.models.diffusion import SOLVERS, scheduler, wanted
 from whence.models.method import Method, Prediction, Retrieval, frozen
 from whence.models.moved import turns
-from whence.nets.latent import autoencoder, denoiser, stable_diffusion
+from whence.nets.latent import autoencoder, denoiser, described, rebuilt, stable_diffusion
 from whence.nets.prompt import SamEncoder, VectorEncoder
 
 LATENT, WIDTH = 4, 1024
@@ -48,7 +48,8 @@ class PostopConfig:
     """Options of retrieval-based post-operative generation.
 
     Args:
-        pretrained: folder or hub's name of Stable Diffusion 2's layout; without one networks start from nothing.
+        pretrained: folder or hub's name of Stable Diffusion 2's layout, or a folder of an autoencoder alone (vae/);
+            what it does not hold starts from nothing.
         encoder: folder or hub's name of a (Med)SAM whose image encoder reads the composite; or else a small network.
         features: channels of the U-Net from nothing, from the latents' resolution down, multiples of 8.
         vae_features: channels of the autoencoder from nothing, from the image's resolution down, multiples of 8.
@@ -125,7 +126,14 @@ class Postop(Method):
     )
     draws: ClassVar[bool] = True
 
-    def __init__(self, config: PostopConfig, dims: int, source_channels: int, target_channels: int) -> None:
+    def __init__(
+        self,
+        config: PostopConfig,
+        dims: int,
+        source_channels: int,
+        target_channels: int,
+        networks: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__()
         if dims != 2:
             raise ValueError(f"it generates slices; expected a plane of a volume's, got {dims}D")
@@ -134,27 +142,43 @@ class Postop(Method):
                 f"both images are seen by one autoencoder; got {source_channels} and {target_channels} channels"
             )
         self.config, self.dims, self.channels = config, dims, source_channels
-        # The grid, where in it the cell is, and masks.
-        inputs = LATENT + 2
-        if config.pretrained:
-            self.vae, self.unet = stable_diffusion(config.pretrained, inputs)
-            levels = len(self.unet.config.block_out_channels)
+        # The grid, where in it the cell is, masks, and beside the cell the query and the composite.
+        inputs = 3 * LATENT + 2
+        unet: nn.Module | None = None
+        of_encoder: dict[str, Any] | None = None
+        if networks:
+            of_encoder = networks.get("encoder")
+            self.vae, unet = rebuilt(networks["vae"], networks["unet"])
+        elif config.pretrained:
+            self.vae, unet = stable_diffusion(config.pretrained, inputs)
         else:
             self.vae = autoencoder(source_channels, config.vae_features, LATENT)
-            self.unet = denoiser(inputs, LATENT, config.features, WIDTH)
-            levels = len(config.features)
+        self.unet = denoiser(inputs, LATENT, config.features, WIDTH) if unet is None else unet
+        levels = len(self.unet.config.block_out_channels)
         self.seen = int(self.vae.config.in_channels)
         self.multiple = 2 ** (len(self.vae.config.block_out_channels) - 1 + levels - 1)
         width, small = int(self.unet.config.cross_attention_dim), (16, 32, 64, 64)
         self.of_mask = VectorEncoder(1, small, width)
         self.of_composite = (
-            SamEncoder(config.encoder, width) if config.encoder else VectorEncoder(source_channels, small, width)
+            SamEncoder(config.encoder, width, described=of_encoder)
+            if config.encoder
+            else VectorEncoder(source_channels, small, width)
         )
         # What stands for a prompt that is left out.
         self.unprompted = nn.Parameter(torch.zeros(2, width))
         self.noise = scheduler("ddim", config.noise_steps, config.noise_schedule, config.answer, clip=False)
+        # The faster layout of convolutions in the plane.
+        self.to(memory_format=torch.channels_last)
         # Latents are brought to a deviation of 1.
         self.register_buffer("scale", torch.tensor(float(self.vae.config.scaling_factor) if config.pretrained else 1.0))
+
+    def networks(self) -> dict[str, Any]:
+        if not self.config.pretrained and not self.config.encoder:
+            return {}
+        found = {"vae": described(self.vae), "unet": described(self.unet)}
+        if self.config.encoder:
+            found["encoder"] = self.of_composite.encoder.config.to_dict()
+        return found
 
     @classmethod
     def retrieval(cls, config: PostopConfig) -> Retrieval:
@@ -190,10 +214,12 @@ class Postop(Method):
         masks: torch.Tensor,
         prompt: torch.Tensor,
     ) -> torch.Tensor:
-        """The U-Net's answer for the cell, given the latents of case before, case after and query, and ``masks``."""
-        empty = torch.zeros_like(noisy[:, :1])
-        where = in_context(empty, empty, empty, torch.ones_like(empty))
-        grid = torch.cat([in_context(*context, noisy), where, masks], dim=1)
+        """The U-Net's answer for the cell, given latents (case before and after, query, composite) and ``masks``."""
+        before, after, query, composed = context
+        beside = torch.cat([torch.ones_like(noisy[:, :1]), query, composed], dim=1)
+        empty = torch.zeros_like(beside)
+        parts = [in_context(before, after, query, noisy), in_context(empty, empty, empty, beside), masks]
+        grid = torch.cat(parts, dim=1)
         return cell_of(self.unet(grid, step, encoder_hidden_states=prompt).sample)
 
     def mask_grid(self, batch: dict[str, torch.Tensor], shape: Sequence[int], told: torch.Tensor) -> torch.Tensor:
@@ -217,7 +243,8 @@ class Postop(Method):
         c, query = self.config, batch["source"]
         told = torch.full((len(query), 1, 1, 1), "resection_mask" in batch, device=query.device)
         batch = {"resection_mask": batch["case_target_cavity"], **batch}
-        composed, context = self.composed(batch, told), self._context(batch)
+        composed = self.composed(batch, told)
+        context = self._context(batch, composed)
         prompt, masks = self.prompt(batch["source_mask"], composed), self.mask_grid(batch, context[0].shape[2:], told)
         nothing = self.unprompted.expand(len(query), -1, -1)
         latents = torch.randn(context[0].shape, generator=generator).to(query)
@@ -286,11 +313,12 @@ class Postop(Method):
 
     def _noise(self, batch: dict[str, torch.Tensor], generator: torch.Generator) -> torch.Tensor:
         c, target = self.config, batch["target"]
-        with torch.no_grad(), frozen([self.vae]):
-            context, clean = self._context(batch), self.encode(target)
         told = turns(c.planned, target, generator)
         batch = {**batch, "resection_mask": batch["target_cavity"]}
-        prompt = self.prompt(batch["source_mask"], self.composed(batch, told))
+        composed = self.composed(batch, told)
+        with torch.no_grad(), frozen([self.vae]):
+            context, clean = self._context(batch, composed), self.encode(target)
+        prompt = self.prompt(batch["source_mask"], composed)
         masks = self.mask_grid(batch, clean.shape[2:], told)
         unseen = turns(c.dropped, target, generator)[..., 0]
         prompt = torch.where(unseen, self.unprompted.expand_as(prompt), prompt)
@@ -301,12 +329,12 @@ class Postop(Method):
             (self.answer(noisy, step, context, masks, prompt) - wanted(self.noise, clean, noise, step)).square().mean()
         )
 
-    def _context(self, batch: dict[str, torch.Tensor]) -> list[torch.Tensor]:
-        """Latents of the case before and after, and of the query."""
-        found = list(
-            self.encode(torch.cat([batch[name] for name in ("case_source", "case_target", "source")])).chunk(3)
-        )
-        return found if self.config.instructed else [torch.zeros_like(found[0]), torch.zeros_like(found[1]), found[2]]
+    def _context(self, batch: dict[str, torch.Tensor], composed: torch.Tensor) -> list[torch.Tensor]:
+        """Latents of the case before and after, of the query and of the composite; zeros for what is left out."""
+        images = [batch[name] for name in ("case_source", "case_target", "source")]
+        found = self.encode(torch.cat([*images, composed])).chunk(4)
+        used = (self.config.instructed, self.config.instructed, True, self.config.composed)
+        return [part if use else torch.zeros_like(part) for part, use in zip(found, used, strict=True)]
 
     def _coloured(self, images: torch.Tensor) -> torch.Tensor:
         """Images of as many channels as the autoencoder sees."""

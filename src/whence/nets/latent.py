@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,40 +30,57 @@ def autoencoder(channels: int, features: Sequence[int], latent: int = 4) -> nn.M
 
 
 def denoiser(inputs: int, outputs: int, features: Sequence[int], prompt: int) -> nn.Module:
-    """U-Net of latents (B, inputs, h, w) that attends to a prompt (B, tokens, prompt) below its finest level."""
+    """U-Net of latents (B, inputs, h, w) that attends to a prompt (B, tokens, prompt) at its coarsest level.
+
+    What it attends to are few vectors; among its own places attention costs the square of their number.
+    """
     models, levels = _diffusers(), len(features)
     return models.UNet2DConditionModel(
         in_channels=inputs,
         out_channels=outputs,
         layers_per_block=1,
         block_out_channels=tuple(features),
-        down_block_types=("DownBlock2D", *["CrossAttnDownBlock2D"] * (levels - 1)),
-        up_block_types=(*["CrossAttnUpBlock2D"] * (levels - 1), "UpBlock2D"),
+        down_block_types=(*["DownBlock2D"] * (levels - 1), "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", *["UpBlock2D"] * (levels - 1)),
         cross_attention_dim=prompt,
         attention_head_dim=8,
         norm_num_groups=8,
     )
 
 
-def stable_diffusion(name: str, inputs: int) -> tuple[nn.Module, nn.Module]:
+def stable_diffusion(name: str, inputs: int) -> tuple[nn.Module, nn.Module | None]:
     """Autoencoder and U-Net of a folder, or a hub's name, of Stable Diffusion's layout (vae/, unet/).
 
     A U-Net of fewer ``inputs`` gets further ones of weight 0: it answers as before until it has learnt what they mean.
-    Raises InputError where the folder lacks a part.
+    A folder may hold an autoencoder alone. Raises InputError where the folder lacks it, or a part cannot be loaded.
     """
     models = _diffusers()
-    parts: list[Any] = []
-    for part, kind in (("vae", models.AutoencoderKL), ("unet", models.UNet2DConditionModel)):
-        if Path(name).is_dir() and not (Path(name) / part / "config.json").is_file():
-            raise InputError(f"{name} holds no {part}/config.json; expected a folder of Stable Diffusion's layout")
-        try:
-            parts.append(kind.from_pretrained(name, subfolder=part))
-        except (OSError, ValueError, RuntimeError, KeyError) as error:
-            first = str(error).strip().splitlines()[0]
-            raise InputError(f"{part} of {name} cannot be loaded: {first}") from error
-    vae, unet = parts
+    if Path(name).is_dir() and not (Path(name) / "vae" / "config.json").is_file():
+        raise InputError(f"{name} holds no vae/config.json; expected a folder of Stable Diffusion's layout")
+    vae = _part(models.AutoencoderKL, name, "vae")
+    if Path(name).is_dir() and not (Path(name) / "unet").is_dir():
+        return vae, None
+    unet = _part(models.UNet2DConditionModel, name, "unet")
     _widen(unet, inputs)
     return vae, unet
+
+
+def described(net: Any) -> dict[str, Any]:
+    """What a network of diffusers is, in plain values."""
+    return json.loads(net.to_json_string())
+
+
+def rebuilt(vae: dict[str, Any], unet: dict[str, Any]) -> tuple[nn.Module, nn.Module]:
+    """Autoencoder and U-Net, with fresh weights, of what ``described`` them."""
+    models = _diffusers()
+    return models.AutoencoderKL.from_config(vae), models.UNet2DConditionModel.from_config(unet)
+
+
+def _part(kind: Any, name: str, part: str) -> Any:
+    try:
+        return kind.from_pretrained(name, subfolder=part)
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise InputError(f"{part} of {name} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
 
 
 def _widen(unet: Any, inputs: int) -> None:

@@ -38,13 +38,14 @@ class VectorEncoder(nn.Module):
 class SamEncoder(nn.Module):
     """Images (B, C, H, W) in [-1, 1] -> vectors (B, width), by the image encoder of a (Med)SAM folder, which is frozen.
 
-    Its 64 x 64 places are joined four by four to a side, and projected by a layer that is trained. Raises InputError
-    where the folder holds none, or transformers is not installed.
+    Its 64 x 64 places are joined four by four to a side, and projected by a layer that is trained. ``described``, what
+    an encoder's ``config`` said of it, makes one of fresh weights without the folder. Raises InputError where the
+    folder holds none, or transformers is not installed.
     """
 
-    def __init__(self, name: str, width: int, side: int = 4) -> None:
+    def __init__(self, name: str, width: int, side: int = 4, described: dict[str, Any] | None = None) -> None:
         super().__init__()
-        self.encoder = _sam(name).requires_grad_(False).eval()
+        self.encoder = _sam(name, described).requires_grad_(False).eval()
         self.side, self.size = side, int(self.encoder.config.image_size)
         self.head = nn.Linear(int(self.encoder.config.output_channels) * side**2, width)
 
@@ -62,11 +63,13 @@ class SamEncoder(nn.Module):
         return self.head(F.adaptive_avg_pool2d(seen, self.side).flatten(1))
 
 
-def _sam(name: str) -> Any:
+def _sam(name: str, described: dict[str, Any] | None) -> Any:
     try:
-        from transformers import SamModel
+        from transformers import SamModel, SamVisionConfig, SamVisionModel
     except ImportError as error:
         raise InputError("SAM's encoder needs transformers: python -m pip install 'whence[retrieval]'") from error
+    if described is not None:
+        return SamVisionModel(SamVisionConfig(**described)).vision_encoder
     if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
         raise InputError(f"{name} holds no config.json; expected a folder of SAM's layout")
     try:

@@ -13,7 +13,7 @@ import torch
 from whence import __version__
 from whence.data.frame import Frame
 from whence.errors import InputError
-from whence.io import load_weights, load_yaml, save_json, save_weights, save_yaml
+from whence.io import load_json, load_weights, load_yaml, save_json, save_weights, save_yaml
 from whence.models import Method, find_method
 from whence.models.predictor import Predictor
 from whence.retrieval import Bank
@@ -21,6 +21,8 @@ from whence.train.settings import TrainConfig
 
 # The case bank of a run whose method looks at past cases.
 BANK = "bank"
+# What the networks of a run are that came from elsewhere.
+NETWORKS = "networks.json"
 
 
 @dataclass(frozen=True)
@@ -68,13 +70,17 @@ class RunConfig:
         except (TypeError, ValueError) as error:
             raise InputError(f"{path} is not the config of a whence run: {error}") from error
 
-    def build(self) -> Method:
-        """The method with fresh weights drawn from the run's seed. Raises InputError where options make no network."""
-        frame = self.frame
+    def build(self, networks: dict[str, Any] | None = None) -> Method:
+        """The method with fresh weights drawn from the run's seed, of ``networks`` where a run keeps what they are.
+
+        Raises InputError where options make no network.
+        """
+        frame, more = self.frame, {} if networks is None else {"networks": networks}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.train.seed)
             try:
-                method = find_method(self.method)(self.model, frame.dims, frame.source_channels, frame.target_channels)
+                channels = (frame.source_channels, frame.target_channels)
+                method = find_method(self.method)(self.model, frame.dims, *channels, **more)
                 method.optimizers()  # which refuse rates out of range
                 return method
             except (ValueError, TypeError, IndexError, ZeroDivisionError, RuntimeError) as error:
@@ -101,7 +107,9 @@ def write_config(config: RunConfig, folder: Path) -> None:
 
 
 def save_model(method: Method, folder: Path) -> None:
-    """Write the weights as model.safetensors."""
+    """Write the weights as model.safetensors, and what networks from elsewhere are."""
+    if networks := method.networks():
+        save_json(networks, folder / NETWORKS)
     save_weights({name: value.detach().cpu() for name, value in method.state_dict().items()}, model_path(folder))
 
 
@@ -136,7 +144,7 @@ def load(folder: str | Path, device: str = "cpu") -> Predictor:
     config = RunConfig.from_file(folder / "config.yaml")
     if not model_path(folder).is_file():
         raise InputError(f"{folder} has no model.safetensors: its training has not finished; run the same fit again")
-    method = config.build()
+    method = config.build(load_json(folder / NETWORKS) if (folder / NETWORKS).is_file() else None)
     weights = load_weights(model_path(folder))
     expected = method.state_dict()
     wrong = [n for n in {**expected, **weights} if _shape(expected, n) != _shape(weights, n)]
