@@ -7,6 +7,7 @@ import torch
 
 from whence.cli import main
 from whence.data import read_pairs
+from whence.data.dataset import read_image
 from whence.data.phantom import write_phantom
 from whence.io import load_json, load_weights, read, read_labels, write, write_labels
 from whence.models.postop import Postop
@@ -80,6 +81,33 @@ def test_from_an_image_to_a_trace_and_a_report(slices, tmp_path):
     assert main(["report", str(out)]) == 0
     assert main(["evaluate", str(run), "--data", str(table), "--out", str(tmp_path / "results"), "--cases", "1"]) == 0
     assert main(["predict", str(run), str(table), "--split", "test", "--out", str(tmp_path / "all")]) == 0
+
+
+def test_several_cases_are_shown_in_turn(slices, tmp_path, capsys):
+    table, run = slices
+    home, out = table.parent / "case0011", tmp_path / "trace"
+    given = ["predict", str(run), str(home / "source.nii.gz"), "--mask", str(home / "source_mask.nii.gz"), "--out"]
+    assert main([*given, str(out), "--cases", "3", "--samples", "4"]) == 0
+    said = load_json(out / "trace.json")
+    rows = said["extra_tables"]["retrieved cases"]
+    bank = Bank(run / "bank")
+    nearest = bank.query(bank.manifest.space.pack(read(home / "source_mask.nii.gz")), 3)
+    ids = [match.case.id for match in nearest]
+    assert [row["case"] for row in rows] == [*ids, ids[0]]
+    assert [row["draw"] for row in rows] == [1, 2, 3, 4]
+    assert min(row["from the mean"] for row in rows) > 0
+    trace = Trace.load(out)
+    for number in (2, 3):
+        other = read_image(table.parent / ids[number - 1] / "target.nii.gz").tensor
+        shown = trace.extras[f"retrieved after, draw {number}"].tensor
+        assert torch.corrcoef(torch.stack([other.flatten(), shown.flatten()]))[0, 1] > 0.99
+    # The fourth draw was shown what the first was.
+    assert "retrieved after, draw 4" not in trace.extras
+    assert main(["report", str(out)]) == 0
+    assert main([*given, str(tmp_path / "many"), "--cases", "99"]) == 2
+    assert "was asked for" in capsys.readouterr().err
+    assert main([*given, str(tmp_path / "both"), "--cases", "2", "--case", ids[0]]) == 2
+    assert "no more than the one named" in capsys.readouterr().err
 
 
 def test_slices_without_the_tumour_stay_as_they_are(tmp_path):

@@ -9,9 +9,11 @@ import torch
 
 from whence.errors import InputError
 from whence.models.composite import bounding_box, cell_of, composite, in_context, planned
-from whence.models.postop import Postop, PostopConfig
+from whence.models.postop import Postop
+from whence.models.postop_config import PostopConfig
 from whence.nets.latent import stable_diffusion
 from whence.nets.prompt import SamEncoder
+from whence.train.options import read_recipe
 
 diffusers = pytest.importorskip("diffusers")
 SMALL = {"features": (16, 32), "vae_features": (8, 16), "vae_steps": 1, "solver_steps": 3}
@@ -251,7 +253,8 @@ def test_a_folder_of_an_autoencoder_alone(folder, tmp_path):
     assert tuple(net.unet.config.block_out_channels) == SMALL["features"]
 
 
-def test_a_folder_of_sam(tmp_path):
+def sam(folder):
+    """A small folder of SAM's layout."""
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)
     vision = {
@@ -265,7 +268,22 @@ def test_a_folder_of_sam(tmp_path):
         "window_size": 2,
     }
     whole = transformers.SamModel(transformers.SamConfig(vision_config=vision))
-    whole.save_pretrained(tmp_path / "sam")
+    whole.save_pretrained(folder)
+    return whole
+
+
+def test_the_published_recipe_takes_a_step_on_small_networks(folder, tmp_path):
+    sam(tmp_path / "sam")
+    given = {"pretrained": str(folder), "encoder": str(tmp_path / "sam")}
+    model, train = read_recipe("postop-paper", Postop, **given)
+    assert train.size == (256, 256)
+    net = Postop(model, 2, 1, 1)
+    report = net.training_step(batch_of(1, 256), net.optimizers(), lambda loss: loss.backward(), generator(), 0)
+    assert bool(torch.isfinite(report["loss"]))
+
+
+def test_a_folder_of_sam(tmp_path):
+    whole = sam(tmp_path / "sam")
     encoder = SamEncoder(str(tmp_path / "sam"), 24)
     images = 2 * torch.rand((2, 1, 32, 32), generator=generator()) - 1
     found = encoder(images)

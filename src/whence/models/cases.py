@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from whence.data.frame import Frame, plane_views
@@ -20,11 +21,13 @@ from whence.space import Grid, Volume
 
 @dataclass(frozen=True)
 class Asked:
-    """What a user says of the past cases: whose not to take, or which one; and of the operation: what is cut out."""
+    """What a user says of the past cases: whose not to take, which one, by its id or its ``rank`` among the most
+    similar (from 0); and of the operation: what is cut out."""
 
     patient: str | None = None
     case: str | None = None
     resection: Volume | None = None
+    rank: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,13 +74,25 @@ def cases_beside(
     chosen = asked.case
     if chosen is None:
         image = thumbnail(images[largest], bank.manifest.space.grid) if how.strategy == "image" else None
-        given = (packed[largest], 1, asked.patient, how.strategy, image)
-        found = bank.query(*given, generator=generator)
-        if not found:
-            raise InputError(f"{bank.folder} has no case of another patient than {asked.patient}")
-        chosen = found[0].case.id
+        given = (asked.patient, how.strategy, image)
+        chosen = _ranked(bank, packed[largest], asked.rank, given, generator)
     matches = [bank.likest(chosen, packed[place]) for place in places]
     return FoundCases(places, _batch(method, frame, matches, masks[0].grid), matches)
+
+
+def _ranked(bank: Bank, bits: np.ndarray, rank: int, given: tuple[Any, ...], generator: torch.Generator) -> str:
+    """The id of a case by its rank among all others than itself; a volume's slices are one case."""
+    count, state = rank + 1, generator.get_state()
+    while True:
+        generator.set_state(state)
+        matches = bank.query(bits, count, *given, generator=generator)
+        ids = list(dict.fromkeys(match.case.id for match in matches))
+        if len(ids) > rank:
+            return ids[rank]
+        if len(matches) < count:
+            whose = "" if given[0] is None else f" of another patient than {given[0]}"
+            raise InputError(f"{bank.folder} has {len(ids)} cases{whose}; number {rank + 1} by likeness was asked for")
+        count *= 2
 
 
 def _union(mask: Volume, plan: Volume | None, lattice: Grid) -> Volume:

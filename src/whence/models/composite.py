@@ -73,3 +73,12 @@ def cell_of(grid: torch.Tensor) -> torch.Tensor:
     """The cell (B, C, h, w) of the query's outcome in such a grid."""
     height, width = grid.shape[2] // 2, grid.shape[3] // 2
     return grid[..., height:, width:]
+
+
+def beside_neighbours(slices: torch.Tensor, weight: float) -> torch.Tensor:
+    """Slices (B, ...) in their order, each with ``weight`` of the one before and the one after; ends repeat themselves.
+
+    Ours.
+    """
+    before, after = slices[[0, *range(len(slices) - 1)]], slices[[*range(1, len(slices)), -1]]
+    return (1 - 2 * weight) * slices + weight * (before + after)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -17,8 +18,10 @@ def joined(draws: Iterable[Trace]) -> Trace:
 
     ``mean of n draws`` and ``deviation of the image``: of the intensities, on the source's scale; ``deviation of the
     place [mm]``: root mean square distance of the source points that the draws name from their mean. Deviations are
-    over n - 1. A mean of fields need be no diffeomorphism, so that the trace itself is a draw's. Raises ValueError for
-    fewer than two draws.
+    over n - 1. A mean of fields need be no diffeomorphism, so that the trace itself is a draw's. Tables of what each
+    looked at are joined, with the number of the draw and how far its image lies from the mean (root mean square, on the
+    source's scale); images of it are kept of each draw that looked at others. Raises ValueError for fewer than two
+    draws.
     """
     draws = list(draws)
     if len(draws) < 2:
@@ -34,4 +37,23 @@ def joined(draws: Iterable[Trace]) -> Trace:
         "deviation of the image": first.image.with_tensor(images.std(dim=0)),
         "deviation of the place [mm]": first.image.with_tensor(place),
     }
-    return replace(first, extras={**first.extras, **found}, info={**first.info, "draws": len(draws)})
+    far = (images - images.mean(dim=0)).flatten(1).square().mean(dim=1).sqrt().tolist()
+    return replace(first, extras={**_all(draws, far), **found}, info={**first.info, "draws": len(draws)})
+
+
+def _all(draws: list[Trace], far: list[float]) -> dict[str, Any]:
+    """What the draws carry besides: the first one's images, others where they differ, and tables joined."""
+    kept: dict[str, Any] = dict(draws[0].extras)
+    for name, first in draws[0].extras.items():
+        others = [draw.extras[name] for draw in draws]
+        if isinstance(first, Volume):
+            different = [n for n, other in enumerate(others) if not torch.equal(other.tensor, first.tensor)]
+            kept |= {f"{name}, draw {n + 1}": others[n] for n in different}
+        else:
+            numbered = zip(others, far, strict=True)
+            kept[name] = [
+                {"draw": n + 1, **row, "from the mean": round(apart, 4)}
+                for n, (rows, apart) in enumerate(numbered)
+                for row in rows
+            ]
+    return kept

@@ -11,7 +11,7 @@ diffeomorphic, topology-preserving correspondence. The equations are ours.
     phi_t = exp(v_t)
     L     = |D(z_t, S o psi, t) - w|^2                      noise: w it or the velocity, psi phi or phi_t by turns
             + w_p (a_t^2 |phi_t - phi|_1 + |phi_0 - phi|_1) place: phi the true map, or else that of no noise, phi_0
-            + w_s |S o phi_0 - S(y)|_1                      agreement
+            + w_s (1 - corr(S o phi_0, S(y)))               agreement; of labels |S o phi_0 - S(y)|_1
             + w_e |S_t, S_0 - S(y)|^2                       reading
             + w_r |grad v_t, grad v_0|^2                    smoothness
             + P's own terms
@@ -27,6 +27,7 @@ from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import torch
+from torch.nn import functional as F
 
 from whence import kernels
 from whence.losses import gradient_energy
@@ -220,10 +221,23 @@ class Plasticine(Method):
         return {
             "noise": (self.denoise(carried, noisy, step) - sought).square().mean(),
             "place": ((apart if share is None else share * apart).mean() + (plain - right).abs().mean()) / 2,
-            "agreement": (kernels.warp(structure, plain) - goal).abs().mean(),
+            "agreement": self._apart(kernels.warp(structure, plain), goal),
             "reading": torch.stack([(seen - goal).square().mean() for seen, _ in looks]).mean(),
             "smooth": (gradient_energy(velocities[0]) + gradient_energy(velocities[1])) / 2,
         }
+
+    def _apart(self, carried: torch.Tensor, goal: torch.Tensor) -> torch.Tensor:
+        """How far a carried structure is from the target's: by correlation of what images show, by labels' difference.
+
+        Edges of another modality are others, stronger and weaker; their difference is least where there are none left,
+        and a field that shrinks the image away would answer it best.
+        """
+        shown = self.structure.of_image
+        parts = torch.cat([carried, goal])[:, :shown].flatten(2)
+        ours, theirs = F.normalize(parts - parts.mean(dim=2, keepdim=True), dim=2).chunk(2)
+        unlike = 1 - (ours * theirs).sum(dim=2).mean(dim=0)
+        different = (carried - goal)[:, shown:].abs().flatten(2).mean(dim=(0, 2))
+        return torch.cat([unlike, different]).mean()
 
     def _maps(self, target: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         """Random maps of targets, and back (B, D, *spatial)."""

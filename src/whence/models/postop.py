@@ -16,100 +16,23 @@ e = e(0) + s (e(P_tumor) - e(0)).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from whence.models.composite import cell_of, composite, in_context, planned
-from whence.models.diffusion import SOLVERS, scheduler, wanted
+from whence.models.composite import beside_neighbours, cell_of, composite, in_context, planned
+from whence.models.diffusion import scheduler, wanted
 from whence.models.method import Method, Prediction, Retrieval, frozen
 from whence.models.moved import turns
+from whence.models.postop_config import PostopConfig
 from whence.nets.latent import autoencoder, denoiser, described, rebuilt, stable_diffusion
 from whence.nets.prompt import SamEncoder, VectorEncoder
 
 LATENT, WIDTH = 4, 1024
-_RANGES = (
-    ("vae_steps", 0, 10**9),
-    ("kl", 0, 1e3),
-    ("top", 1, 1000),
-    ("guidance", 0, 100),
-    ("dropped", 0, 1),
-    ("planned", 0, 1),
-    ("noise_steps", 10, 100_000),
-    ("solver_steps", 1, 1000),
-)
-
-
-@dataclass(frozen=True)
-class PostopConfig:
-    """Options of retrieval-based post-operative generation.
-
-    Args:
-        pretrained: folder or hub's name of Stable Diffusion 2's layout, or a folder of an autoencoder alone (vae/);
-            what it does not hold starts from nothing.
-        encoder: folder or hub's name of a (Med)SAM whose image encoder reads the composite; or else a small network.
-        features: channels of the U-Net from nothing, from the latents' resolution down, multiples of 8.
-        vae_features: channels of the autoencoder from nothing, from the image's resolution down, multiples of 8.
-        vae_steps: training steps that the autoencoder is trained alone before; none with a pretrained one.
-        vae_rate: learning rate of the autoencoder.
-        kl: weight of the latents' divergence from a normal distribution.
-        segmentation: whether the query's tumour mask is told, to the prompt as p_seg and in the grid.
-        composed: whether it holds the composite, p_comp.
-        instructed: whether the grid holds the past case; without it its cells are empty.
-        strategy: how past cases are found: tumour (overlap), image or random.
-        top: of how many of the most similar cases one is drawn at each training step.
-        guidance: weight of the prompt when sampling; 1 takes the prompted answer alone.
-        dropped: share of training samples that are not prompted.
-        planned: share of those that are shown the true resection, so that a plan is heeded where there is one.
-        noise_steps: steps of the noise schedule.
-        noise_schedule: noise schedule of diffusers.
-        answer: what the U-Net answers: epsilon (the noise) or v_prediction.
-        solver: ddim, or dpm for DPM-Solver++.
-        solver_steps: denoising steps when sampling.
-        learning_rate: of AdamW.
-    """
-
-    pretrained: str = ""
-    encoder: str = ""
-    features: tuple[int, ...] = (64, 128, 256)
-    vae_features: tuple[int, ...] = (32, 64, 128)
-    vae_steps: int = 2000
-    vae_rate: float = 1e-3
-    kl: float = 1e-6
-    segmentation: bool = True
-    composed: bool = True
-    instructed: bool = True
-    strategy: Literal["tumour", "image", "random"] = "tumour"
-    top: int = 15
-    guidance: float = 2.0
-    dropped: float = 0.1
-    planned: float = 0.3
-    noise_steps: int = 1000
-    noise_schedule: Literal["squaredcos_cap_v2", "linear", "scaled_linear"] = "scaled_linear"
-    answer: Literal["epsilon", "v_prediction"] = "epsilon"
-    solver: Literal["ddim", "dpm"] = "ddim"
-    solver_steps: int = 50
-    learning_rate: float = 1e-5
-
-    def __post_init__(self) -> None:
-        for name in ("features", "vae_features"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-            found = getattr(self, name)
-            if len(found) < 2 or any(n < 8 or n % 8 for n in found):
-                raise ValueError(f"{name} are two multiples of 8 or more; got {list(found)}")
-        for name, least, most in _RANGES:
-            if not least <= getattr(self, name) <= most:
-                raise ValueError(f"{name} must lie between {least:g} and {most:g}; got {getattr(self, name)}")
-        if self.solver_steps > self.noise_steps:
-            most, got = self.noise_steps, self.solver_steps
-            raise ValueError(f"expected at most {most} solver_steps, the noise_steps; got {got}")
-        if self.solver not in SOLVERS:
-            raise ValueError(f"unknown solver {self.solver!r}; expected one of {', '.join(SOLVERS)}")
-        if self.pretrained and self.vae_steps:
-            raise ValueError(f"a pretrained autoencoder is not trained; expected vae_steps 0, got {self.vae_steps}")
+# Slices of a volume that are computed at a time; the share of steps in which they heed their neighbours.
+SLICES, SETTLED = 8, 0.75
 
 
 class Postop(Method):
@@ -125,6 +48,7 @@ class Postop(Method):
         *("case_source", "case_source_mask", "case_target", "case_target_cavity"),
     )
     draws: ClassVar[bool] = True
+    together: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -222,6 +146,19 @@ class Postop(Method):
         grid = torch.cat(parts, dim=1)
         return cell_of(self.unet(grid, step, encoder_hidden_states=prompt).sample)
 
+    def _answers(
+        self,
+        noisy: torch.Tensor,
+        step: torch.Tensor,
+        context: Sequence[torch.Tensor],
+        masks: torch.Tensor,
+        prompt: torch.Tensor,
+    ) -> torch.Tensor:
+        """``answer``, of some slices at a time."""
+        contexts = zip(*(part.split(SLICES) for part in context), strict=True)
+        parts = zip(*(part.split(SLICES) for part in (noisy, step, masks, prompt)), strict=True)
+        return torch.cat([self.answer(n, t, c, m, p) for c, (n, t, m, p) in zip(contexts, parts, strict=True)])
+
     def mask_grid(self, batch: dict[str, torch.Tensor], shape: Sequence[int], told: torch.Tensor) -> torch.Tensor:
         """The grid of masks (B, 1, 2 h, 2 w), shares of 0..1 of each latent's voxels, -1 where nothing is known.
 
@@ -247,19 +184,22 @@ class Postop(Method):
         context = self._context(batch, composed)
         prompt, masks = self.prompt(batch["source_mask"], composed), self.mask_grid(batch, context[0].shape[2:], told)
         nothing = self.unprompted.expand(len(query), -1, -1)
-        latents = torch.randn(context[0].shape, generator=generator).to(query)
+        # One noise for all slices of a volume, so that what they leave open they settle alike.
+        latents = torch.randn(context[0][:1].shape, generator=generator).to(query).expand_as(context[0])
         solver = scheduler(c.solver, c.noise_steps, c.noise_schedule, c.answer, clip=False)
         solver.set_timesteps(c.solver_steps)
         for done, time in enumerate(solver.timesteps, start=1):
             step = time.expand(len(query)).to(query.device)
-            found = self.answer(latents, step, context, masks, prompt)
+            found = self._answers(latents, step, context, masks, prompt)
             if c.guidance != 1:
-                free = self.answer(latents, step, context, masks, nothing)
+                free = self._answers(latents, step, context, masks, nothing)
                 found = free + c.guidance * (found - free)
             latents = solver.step(found, time, latents).prev_sample
+            if done <= SETTLED * len(solver.timesteps):
+                latents = beside_neighbours(latents, c.neighbours)
             if self.on_step is not None:
                 self.on_step(done, len(solver.timesteps))
-        image = self.decode(latents).clamp(-1, 1)
+        image = torch.cat([self.decode(part) for part in latents.split(SLICES)]).clamp(-1, 1)
         shown = {
             "retrieved before": batch["case_source"],
             "retrieved after": batch["case_target"],
@@ -332,7 +272,7 @@ class Postop(Method):
     def _context(self, batch: dict[str, torch.Tensor], composed: torch.Tensor) -> list[torch.Tensor]:
         """Latents of the case before and after, of the query and of the composite; zeros for what is left out."""
         images = [batch[name] for name in ("case_source", "case_target", "source")]
-        found = self.encode(torch.cat([*images, composed])).chunk(4)
+        found = [torch.cat([self.encode(few) for few in part.split(SLICES)]) for part in (*images, composed)]
         used = (self.config.instructed, self.config.instructed, True, self.config.composed)
         return [part if use else torch.zeros_like(part) for part, use in zip(found, used, strict=True)]
 

@@ -154,9 +154,8 @@ class Predictor:
         enough = up_to_multiple(shape, self.method.multiple)
         device = next(self.method.parameters()).device
         beyond = {name: 0.0 if name.endswith(("_labels", "_mask", "_cavity")) else -1.0 for name in inputs}
-        padded = {
-            name: fit_shape(batch, enough, beyond[name]).to(device).split(self.batch) for name, batch in inputs.items()
-        }
+        size = len(inputs["source"]) if self.method.together else self.batch
+        padded = {name: fit_shape(batch, enough, beyond[name]).to(device).split(size) for name, batch in inputs.items()}
         self.method.eval()
         with torch.no_grad():
             chunks = (dict(zip(padded, chunk, strict=True)) for chunk in zip(*padded.values(), strict=True))

@@ -92,8 +92,11 @@ def row_generator(seed: int, name: str) -> torch.Generator:
     return torch.Generator().manual_seed(zlib.crc32(f"{seed} {name}".encode()))
 
 
-def predict_row(predictor: Predictor, row: Pair, table: PairsTable, seed: int = 0) -> Trace:
-    """Trace of a row's source, under the row's id and with the table's names of labels."""
+def predict_row(predictor: Predictor, row: Pair, table: PairsTable, seed: int = 0, rank: int = 0) -> Trace:
+    """Trace of a row's source, under the row's id and with the table's names of labels.
+
+    ``rank``: which of the past cases most like it is shown, from 0.
+    """
     path = row.path("source")
     known = {"label_names": table.label_names} if table.label_names else {}
     target = read_image(row.path("target")) if "target" in predictor.method.inputs else None
@@ -101,7 +104,7 @@ def predict_row(predictor: Predictor, row: Pair, table: PairsTable, seed: int = 
     given: dict[str, Any] = {"target": target, "labels": labels, "name": str(path), "id": row.id}
     if "source_mask" in predictor.method.inputs:
         patient = str(row.conditions.get("patient", row.id))
-        given |= {"mask": read_labels(row.path("source_mask")), "asked": Asked(patient)}
+        given |= {"mask": read_labels(row.path("source_mask")), "asked": Asked(patient, rank=rank)}
     return predictor.predict(read_image(path), row_generator(seed, row.id), **given, **known)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,13 @@ from whence.train.score import Truth
 
 @dataclass(frozen=True)
 class Said:
-    """What a user says of past cases and of the operation: whose not to show, which one, a mask of what is cut out."""
+    """What a user says of past cases and of the operation: whose not to show, which one or how many of the most
+    similar, a mask of what is cut out."""
 
     patient: str | None = None
     case: str | None = None
     resection: str | Path | None = None
+    cases: int = 1
 
 
 def predict(
@@ -55,7 +57,8 @@ def predict(
     ``mask`` that of its tumour; a table names its own. Novelty is judged by the
     ``evaluator``, a run that estimates spatial error, where named.
     With more ``samples`` than one a method that draws is asked as often, with the seeds from ``seed`` on; the trace is
-    the first answer's and carries the mean and the deviations of all. Returns the trace folders.
+    the first answer's and carries the mean and the deviations of all. ``said.cases`` of the past cases are shown in
+    turn, the most similar first, each to one sample or more. Returns the trace folders.
     """
     image, out, said = Path(image), Path(out), said or Said()
     check_folder(out)
@@ -67,11 +70,15 @@ def predict(
         method = predictor.method.name
         wanted = "1 sample or more" if predictor.method.draws else f"1 sample of {method}, which has one answer"
         raise InputError(f"expected {wanted}; got {samples}")
+    if said.cases < 1 or (said.cases > 1 and said.case is not None):
+        raise InputError(f"expected 1 of the past cases or more, and no more than the one named; got {said.cases}")
+    samples = max(samples, said.cases)
     if labels is not None and "source_labels" not in predictor.method.inputs:
         raise InputError(f"{run} is a {predictor.method.name} that sees no labels; expected no --labels")
     if (mask is not None or said != Said()) and "source_mask" not in predictor.method.inputs:
         raise InputError(
-            f"{run} is a {predictor.method.name} that looks at no tumour; expected no --mask, --case, --patient"
+            f"{run} is a {predictor.method.name} that looks at no tumour; expected none of --mask, --case, --cases, "
+            "--patient, --resection"
         )
     if image.suffix != ".csv":
         name = image.name.split(".")[0]
@@ -83,17 +90,24 @@ def predict(
         tumour = None if mask is None else read_labels(mask)
         common: dict[str, Any] = {"target": second, "labels": seen, "name": str(image), "id": name}
         plan = None if said.resection is None else read_labels(said.resection)
-        common |= {"mask": tumour, "asked": Asked(said.patient, said.case, plan)}
+        common |= {"mask": tumour}
+        asked = Asked(said.patient, said.case, plan)
         with progress_bar() as bar:
             task = bar.add_task("predicting", total=samples, note="")
             with _noted(predictor, bar, task):
                 trace = _drawn(
-                    lambda n: predictor.predict(source, row_generator(n, name), **common),
+                    lambda n: predictor.predict(
+                        source,
+                        row_generator(n, name),
+                        asked=replace(asked, rank=(n - seed) % said.cases),
+                        **common,
+                    ),
                     range(seed, seed + samples),
                     lambda: bar.advance(task),
                 )
         return [_judged(trace, judge).save(out)]
-    named = {"target": target, "labels": labels, "mask": mask, **asdict(said)}
+    named = {"target": target, "labels": labels, "mask": mask}
+    named |= {"patient": said.patient, "case": said.case, "resection": said.resection}
     for option, given in named.items():
         if given is not None:
             raise InputError(f"{image} is a table, which names its own {option}; expected no --{option}")
@@ -106,7 +120,9 @@ def predict(
         for row in rows:
             with _noted(predictor, bar, task):
                 trace = _drawn(
-                    lambda n, row=row: predict_row(predictor, row, rows, n),  # type: ignore[misc]
+                    lambda n, row=row: predict_row(  # type: ignore[misc]
+                        predictor, row, rows, n, (n - seed) % said.cases
+                    ),
                     range(seed, seed + samples),
                     lambda: bar.advance(task),
                 )
