@@ -165,10 +165,11 @@ def _predict(given: list[str]) -> None:
     parser.add_argument("--patient", type=str, default=None, help="whose past cases are not to be shown")
     parser.add_argument("--case", type=str, default=None, help="the past case to show, instead of the likest")
     parser.add_argument("--cases", type=int, default=1, help="past cases to show in turn: mean and deviations")
+    parser.add_argument("--bank", type=Path, default=None, help="past cases to show, instead of the run's own")
     parser.add_argument("--resection", type=Path, default=None, help="mask of what is to be cut out, as it is planned")
     parser.add_argument("--evaluator", type=Path, default=None, help="run that judges novelty by its spatial error")
     options = parser.parse_args(given)
-    said = Said(options.patient, options.case, options.resection, options.cases)
+    said = Said(options.patient, options.case, options.resection, options.cases, options.bank)
     chosen = (options.split, options.seed, options.device, options.target, options.evaluator)
     more = (options.samples, options.labels, options.mask, said)
     for folder in predict(options.run, options.image, options.out, *chosen, *more):

@@ -1,5 +1,6 @@
 """fit, predict, evaluate and report of the method that looks at past cases, on slices and on slices of volumes."""
 
+import shutil
 import signal
 
 import pytest
@@ -74,6 +75,17 @@ def test_from_an_image_to_a_trace_and_a_report(slices, tmp_path):
     own = said["extra_tables"]["retrieved cases"][0]["patient"]
     assert main([*given, str(tmp_path / "other"), "--patient", own]) == 0
     assert load_json(tmp_path / "other" / "trace.json")["extra_tables"]["retrieved cases"][0]["patient"] != own
+    # Another bank than the run's.
+    few = tmp_path / "few.csv"
+    rows = table.read_text().splitlines()
+    few.write_text("\n".join([rows[0], *(row for row in rows if row.startswith(("case0001", "case0002")))]) + "\n")
+    shutil.copytree(table.parent, tmp_path / "copy", ignore=shutil.ignore_patterns("run"))
+    shutil.move(few, tmp_path / "copy" / "few.csv")
+    assert main(["bank", "build", str(tmp_path / "copy" / "few.csv"), "--out", str(tmp_path / "bank")]) == 0
+    assert main([*given, str(tmp_path / "elsewhere"), "--bank", str(tmp_path / "bank")]) == 0
+    shown = load_json(tmp_path / "elsewhere" / "trace.json")["extra_tables"]["retrieved cases"][0]["case"]
+    assert shown in ("case0001", "case0002")
+    assert main([*given, str(tmp_path / "nowhere"), "--bank", str(tmp_path)]) == 2
     plan = home / "target_mask.nii.gz"
     assert main([*given, str(tmp_path / "planned"), "--resection", str(plan)]) == 0
     apart = [read(folder / "prediction.nii.gz").tensor for folder in (out, tmp_path / "planned")]

@@ -11,7 +11,7 @@ from whence.errors import InputError
 from whence.models.composite import bounding_box, cell_of, composite, in_context, planned
 from whence.models.postop import Postop
 from whence.models.postop_config import PostopConfig
-from whence.nets.latent import stable_diffusion
+from whence.nets.latent import stable_diffusion, widened
 from whence.nets.prompt import SamEncoder
 from whence.train.options import read_recipe
 
@@ -217,7 +217,7 @@ def folder(tmp_path_factory):
 
 
 def test_a_folder_of_stable_diffusion(folder, tmp_path):
-    _, unet = stable_diffusion(str(folder), 5)
+    unet = widened(stable_diffusion(str(folder))[1], 5)
     old = diffusers.UNet2DConditionModel.from_pretrained(folder, subfolder="unet")
     random = generator()
     latents, prompt = torch.randn((1, 4, 8, 8), generator=random), torch.randn((1, 2, 24), generator=random)
@@ -241,9 +241,9 @@ def test_a_folder_of_stable_diffusion(folder, tmp_path):
     (tmp_path / "vae").mkdir()
     (tmp_path / "vae" / "config.json").write_text((folder / "vae" / "config.json").read_text())
     with pytest.raises(InputError, match=r"vae of .* cannot be loaded"):
-        stable_diffusion(str(tmp_path), 5)
+        stable_diffusion(str(tmp_path))
     with pytest.raises(InputError, match=r"holds no vae/config\.json"):
-        stable_diffusion(str(tmp_path / "vae"), 5)
+        stable_diffusion(str(tmp_path / "vae"))
 
 
 def test_a_folder_of_an_autoencoder_alone(folder, tmp_path):

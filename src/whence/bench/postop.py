@@ -41,9 +41,10 @@ SHOWN = {
     "cavity Dice": ("cavity", 3),
     "displacement error within 15 mm [mm]": ("displacement_error_near", 2),
     "Dice with the plan": ("planned", 3),
+    "slice to slice": ("apart", 3),
 }
-# Patients in the picture.
-DRAWN = 3
+# Patients in the picture; volumes whose slices are compared.
+DRAWN, VOLUMES = 3, 4
 OURS: dict[str, Any] = {"method": "postop"}
 # What the document compares with, in the terms of what of ours they have.
 CONCATENATION: dict[str, Any] = {
@@ -76,6 +77,8 @@ KINDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "ours without p_comp": ({**OURS, "composed": False}, {}),
     "ours, not told of a plan: half of the tumour": ({**OURS, "by": "unplanned"}, {}),
     "ours, told to cut half of the tumour": ({**OURS, "by": "planned"}, {}),
+    "ours, a volume's slices each by itself": ({**OURS, "by": "apart"}, {}),
+    "ours, a volume's slices together": ({**OURS, "by": "together"}, {}),
 }
 
 
@@ -102,7 +105,9 @@ def notes(quick: bool) -> str:
         "essentials: an example is a random past case's region, an instruction one learnt prompt for all, a random "
         "image instruction a random case in the grid, without tumour mask and composite. A plan: the half of the "
         "tumour on one side, chosen by chance, which says nothing of what was really cut; nobody knows that image, "
-        f"so that only the cavity is judged. {found}Published: LUMIERE, other data than ours, so that the order and "
+        f"so that only the cavity is judged. Slice to slice: of {VOLUMES} volumes of 64 x 64 x 64, drawn by the model "
+        "of slices, the mean difference of neighbouring slices that show the tumour, over that of the true image. "
+        f"{found}Published: LUMIERE, other data than ours, so that the order and "
         "not the height can be compared."
     )
 
@@ -132,6 +137,9 @@ def measure(row: Row, data: Path, work: Path) -> dict[str, Any]:
     if by == "composite":
         assert predictor is not None
         predictor.method.infer = _pasted(predictor)  # type: ignore[method-assign]
+    if by in ("apart", "together"):
+        assert predictor is not None
+        return {"slice to slice": mean_cell(_steps(predictor, by, where / "volumes", size), SHOWN["slice to slice"][1])}
     people, found = rows.split("test"), []
     for pair in people:
         plan = _half(pair) if by in ("planned", "unplanned") else None
@@ -197,6 +205,24 @@ def _after(rows: PairsTable) -> PairsTable:
     """The images after surgery with their cavities as labels."""
     files = [{"source": row.path("target"), "source_labels": row.path("target_cavity")} for row in rows]
     return replace(rows, rows=tuple(replace(row, files=f) for row, f in zip(rows, files, strict=True)))
+
+
+def _steps(predictor: Predictor, by: str, where: Path, size: int) -> list[float]:
+    """How far neighbouring slices of predicted volumes differ, over how far those of the true ones do."""
+    table = read_pairs(write_phantom("surgery", 3 * VOLUMES, min(size, 64), where, 3))
+    if by == "apart":
+        predictor.method.together = False  # type: ignore[misc]
+        predictor = replace(predictor, batch=1)
+    found = []
+    for pair in table.rows[:VOLUMES]:
+        trace = predict_row(predictor, pair, table)
+        truth = Truth.of(pair, trace.image)
+        shown = read_labels(pair.path("source_mask")).tensor.amax(dim=(2, 3))[0, 0] > 0
+        brain = truth.body[..., shown]
+        images = [Intensity.of(image).normalise(image.tensor)[..., shown] for image in (trace.image, truth.target)]
+        steps = [image.diff(dim=-1).abs()[brain[..., 1:]].mean() for image in images]
+        found.append(float(steps[0] / steps[1]))
+    return found
 
 
 def _pasted(predictor: Predictor) -> Any:

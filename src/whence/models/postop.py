@@ -27,10 +27,10 @@ from whence.models.diffusion import scheduler, wanted
 from whence.models.method import Method, Prediction, Retrieval, frozen
 from whence.models.moved import turns
 from whence.models.postop_config import PostopConfig
-from whence.nets.latent import autoencoder, denoiser, described, rebuilt, stable_diffusion
+from whence.nets.latent import autoencoder, denoiser, described, rebuilt, stable_diffusion, widened
 from whence.nets.prompt import SamEncoder, VectorEncoder
 
-LATENT, WIDTH = 4, 1024
+WIDTH = 1024
 # Slices of a volume that are computed at a time; the share of steps in which they heed their neighbours.
 SLICES, SETTLED = 8, 0.75
 
@@ -66,18 +66,19 @@ class Postop(Method):
                 f"both images are seen by one autoencoder; got {source_channels} and {target_channels} channels"
             )
         self.config, self.dims, self.channels = config, dims, source_channels
-        # The grid, where in it the cell is, masks, and beside the cell the query and the composite.
-        inputs = 3 * LATENT + 2
         unet: nn.Module | None = None
         of_encoder: dict[str, Any] | None = None
         if networks:
             of_encoder = networks.get("encoder")
             self.vae, unet = rebuilt(networks["vae"], networks["unet"])
         elif config.pretrained:
-            self.vae, unet = stable_diffusion(config.pretrained, inputs)
+            self.vae, unet = stable_diffusion(config.pretrained)
         else:
-            self.vae = autoencoder(source_channels, config.vae_features, LATENT)
-        self.unet = denoiser(inputs, LATENT, config.features, WIDTH) if unet is None else unet
+            self.vae = autoencoder(source_channels, config.vae_features, config.latent)
+        latent = int(self.vae.config.latent_channels)
+        # The grid, where in it the cell is, masks, and beside the cell the query and the composite.
+        inputs = 3 * latent + 2
+        self.unet = denoiser(inputs, latent, config.features, WIDTH) if unet is None else widened(unet, inputs)
         levels = len(self.unet.config.block_out_channels)
         self.seen = int(self.vae.config.in_channels)
         self.multiple = 2 ** (len(self.vae.config.block_out_channels) - 1 + levels - 1)
@@ -113,7 +114,7 @@ class Postop(Method):
         return config.vae_steps + 1
 
     def encode(self, images: torch.Tensor) -> torch.Tensor:
-        """Latents (B, 4, h, w) of images (B, C, H, W) in [-1, 1]: the means of their distributions."""
+        """Latents (B, L, h, w) of images (B, C, H, W) in [-1, 1]: the means of their distributions."""
         return self.vae.encode(self._coloured(images)).latent_dist.mode() * self.scale
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
@@ -246,8 +247,10 @@ class Postop(Method):
         if learn:
             with torch.no_grad():
                 self.scale.lerp_(1 / found.mean.std().clamp_min(1e-3), 0.02)
+        apart = self.vae.decode(drawn).sample - images
+        # What is small and far from its surroundings, as a cavity, counts by its square.
         return {
-            "image": (self.vae.decode(drawn).sample - images).abs().mean(),
+            "image": apart.abs().mean() + apart.square().mean(),
             "kl": found.kl().mean() / images[0].numel(),
         }
 

@@ -8,6 +8,7 @@ from typing import Literal
 from whence.models.diffusion import SOLVERS
 
 _RANGES = (
+    ("latent", 1, 64),
     ("vae_steps", 0, 10**9),
     ("kl", 0, 1e3),
     ("top", 1, 1000),
@@ -30,6 +31,7 @@ class PostopConfig:
         encoder: folder or hub's name of a (Med)SAM whose image encoder reads the composite; or else a small network.
         features: channels of the U-Net from nothing, from the latents' resolution down, multiples of 8.
         vae_features: channels of the autoencoder from nothing, from the image's resolution down, multiples of 8.
+        latent: channels of its latents.
         vae_steps: training steps that the autoencoder is trained alone before; none with a pretrained one.
         vae_rate: learning rate of the autoencoder.
         kl: weight of the latents' divergence from a normal distribution.
@@ -55,6 +57,7 @@ class PostopConfig:
     encoder: str = ""
     features: tuple[int, ...] = (64, 128, 256)
     vae_features: tuple[int, ...] = (32, 64, 128)
+    latent: int = 4
     vae_steps: int = 2000
     vae_rate: float = 1e-3
     kl: float = 1e-6

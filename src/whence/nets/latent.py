@@ -48,10 +48,9 @@ def denoiser(inputs: int, outputs: int, features: Sequence[int], prompt: int) ->
     )
 
 
-def stable_diffusion(name: str, inputs: int) -> tuple[nn.Module, nn.Module | None]:
+def stable_diffusion(name: str) -> tuple[nn.Module, nn.Module | None]:
     """Autoencoder and U-Net of a folder, or a hub's name, of Stable Diffusion's layout (vae/, unet/).
 
-    A U-Net of fewer ``inputs`` gets further ones of weight 0: it answers as before until it has learnt what they mean.
     A folder may hold an autoencoder alone. Raises InputError where the folder lacks it, or a part cannot be loaded.
     """
     models = _diffusers()
@@ -60,9 +59,7 @@ def stable_diffusion(name: str, inputs: int) -> tuple[nn.Module, nn.Module | Non
     vae = _part(models.AutoencoderKL, name, "vae")
     if Path(name).is_dir() and not (Path(name) / "unet").is_dir():
         return vae, None
-    unet = _part(models.UNet2DConditionModel, name, "unet")
-    _widen(unet, inputs)
-    return vae, unet
+    return vae, _part(models.UNet2DConditionModel, name, "unet")
 
 
 def described(net: Any) -> dict[str, Any]:
@@ -78,12 +75,15 @@ def rebuilt(vae: dict[str, Any], unet: dict[str, Any]) -> tuple[nn.Module, nn.Mo
 
 def _part(kind: Any, name: str, part: str) -> Any:
     try:
-        return kind.from_pretrained(name, subfolder=part)
+        return kind.from_pretrained(name, subfolder=part, low_cpu_mem_usage=False)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise InputError(f"{part} of {name} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
 
 
-def _widen(unet: Any, inputs: int) -> None:
+def widened(unet: Any, inputs: int) -> nn.Module:
+    """A U-Net that sees further ``inputs``, of weight 0: it answers as before until it has learnt what they mean."""
+    if unet.conv_in.in_channels == inputs:
+        return unet
     old = unet.conv_in
     if inputs < old.in_channels:
         raise InputError(f"the U-Net sees {old.in_channels} channels; expected at most {inputs}")
@@ -94,6 +94,7 @@ def _widen(unet: Any, inputs: int) -> None:
         new.bias.copy_(old.bias)
     unet.conv_in = new
     unet.register_to_config(in_channels=inputs)
+    return unet
 
 
 def _diffusers() -> Any:

@@ -18,6 +18,7 @@ from whence.models.cases import Asked
 from whence.models.draws import joined
 from whence.models.evaluator import require_evaluator, with_novelty
 from whence.models.predictor import Predictor
+from whence.retrieval import Bank
 from whence.trace import Trace
 from whence.train.callbacks import progress_bar
 from whence.train.evaluate import beside_truth, predict_row, row_generator
@@ -28,12 +29,13 @@ from whence.train.score import Truth
 @dataclass(frozen=True)
 class Said:
     """What a user says of past cases and of the operation: whose not to show, which one or how many of the most
-    similar, a mask of what is cut out."""
+    similar, a mask of what is cut out, another bank than the run's."""
 
     patient: str | None = None
     case: str | None = None
     resection: str | Path | None = None
     cases: int = 1
+    bank: str | Path | None = None
 
 
 def predict(
@@ -78,8 +80,10 @@ def predict(
     if (mask is not None or said != Said()) and "source_mask" not in predictor.method.inputs:
         raise InputError(
             f"{run} is a {predictor.method.name} that looks at no tumour; expected none of --mask, --case, --cases, "
-            "--patient, --resection"
+            "--patient, --resection, --bank"
         )
+    if said.bank is not None:
+        predictor = replace(predictor, bank=Bank(said.bank))
     if image.suffix != ".csv":
         name = image.name.split(".")[0]
         source = read_image(image)

@@ -35,7 +35,8 @@ def convert(
     """Write the axial slices of every patient as pairs, the second date affinely aligned to the first.
 
     Slices are single-slice volumes at a nominal 1 x 1 x 5 mm; slices that either date lacks are left
-    out. ``test`` names the held-out patients (the last one if empty), all others train. A row's
+    out. ``target_cavity`` is the tumour of the second date: of what no operation took out it is what past cases show.
+    ``test`` names the held-out patients (the last one if empty), all others train. A row's
     ``patient`` and ``slice`` say where it is from. Finished patients are not done again.
     Raises InputError for a folder of another layout or an unknown patient.
     """
@@ -58,6 +59,7 @@ def convert(
                 "patient": patient,
                 "slice": index,
                 **{column: out.resolve() / patient / f"{column}_{index:02d}.nii.gz" for column in FILES},
+                "target_cavity": out.resolve() / patient / f"target_mask_{index:02d}.nii.gz",
             }
             for index in slices
         ]
