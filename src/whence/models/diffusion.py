@@ -42,7 +42,9 @@ def scheduler(
 
 
 def wanted(scheduler: Any, image: torch.Tensor, noise: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
-    """What a denoiser is to answer: the noise, or the velocity of v-prediction."""
+    """What a denoiser is to answer: the noise, the velocity of v-prediction, or the image itself (sample)."""
+    if scheduler.config.prediction_type == "sample":
+        return image
     if scheduler.config.prediction_type == "v_prediction":
         kept = scheduler.alphas_cumprod.to(image)[step].reshape(-1, *[1] * (image.ndim - 1))
         return kept.sqrt() * noise - (1 - kept).sqrt() * image

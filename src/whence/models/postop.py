@@ -33,6 +33,8 @@ from whence.nets.prompt import SamEncoder, VectorEncoder
 WIDTH = 1024
 # Slices of a volume that are computed at a time; the share of steps in which they heed their neighbours.
 SLICES, SETTLED = 8, 0.75
+# An answer that diffusers has another name for.
+ANSWERS = {"change": "sample"}
 
 
 class Postop(Method):
@@ -91,7 +93,7 @@ class Postop(Method):
         )
         # What stands for a prompt that is left out.
         self.unprompted = nn.Parameter(torch.zeros(2, width))
-        self.noise = scheduler("ddim", config.noise_steps, config.noise_schedule, config.answer, clip=False)
+        self.noise = self._solver("ddim")
         # The faster layout of convolutions in the plane.
         self.to(memory_format=torch.channels_last)
         # Latents are brought to a deviation of 1.
@@ -145,7 +147,8 @@ class Postop(Method):
         empty = torch.zeros_like(beside)
         parts = [in_context(before, after, query, noisy), in_context(empty, empty, empty, beside), masks]
         grid = torch.cat(parts, dim=1)
-        return cell_of(self.unet(grid, step, encoder_hidden_states=prompt).sample)
+        found = cell_of(self.unet(grid, step, encoder_hidden_states=prompt).sample)
+        return query + found if self.config.answer == "change" else found
 
     def _answers(
         self,
@@ -159,6 +162,10 @@ class Postop(Method):
         contexts = zip(*(part.split(SLICES) for part in context), strict=True)
         parts = zip(*(part.split(SLICES) for part in (noisy, step, masks, prompt)), strict=True)
         return torch.cat([self.answer(n, t, c, m, p) for c, (n, t, m, p) in zip(contexts, parts, strict=True)])
+
+    def _solver(self, name: str) -> Any:
+        c = self.config
+        return scheduler(name, c.noise_steps, c.noise_schedule, ANSWERS.get(c.answer, c.answer), clip=False)
 
     def mask_grid(self, batch: dict[str, torch.Tensor], shape: Sequence[int], told: torch.Tensor) -> torch.Tensor:
         """The grid of masks (B, 1, 2 h, 2 w), shares of 0..1 of each latent's voxels, -1 where nothing is known.
@@ -187,7 +194,7 @@ class Postop(Method):
         nothing = self.unprompted.expand(len(query), -1, -1)
         # One noise for all slices of a volume, so that what they leave open they settle alike.
         latents = torch.randn(context[0][:1].shape, generator=generator).to(query).expand_as(context[0])
-        solver = scheduler(c.solver, c.noise_steps, c.noise_schedule, c.answer, clip=False)
+        solver = self._solver(c.solver)
         solver.set_timesteps(c.solver_steps)
         for done, time in enumerate(solver.timesteps, start=1):
             step = time.expand(len(query)).to(query.device)

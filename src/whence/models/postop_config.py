@@ -45,7 +45,8 @@ class PostopConfig:
         planned: share of those that are shown the true resection, so that a plan is heeded where there is one.
         noise_steps: steps of the noise schedule.
         noise_schedule: noise schedule of diffusers.
-        answer: what the U-Net answers: epsilon (the noise) or v_prediction.
+        answer: what the U-Net answers: epsilon (the noise), v_prediction, or change, what the operation does to the
+            query's latents.
         solver: ddim, or dpm for DPM-Solver++.
         solver_steps: denoising steps when sampling.
         neighbours: how much of a volume's slice each of its neighbours makes while it is drawn, but for the last steps,
@@ -71,7 +72,7 @@ class PostopConfig:
     planned: float = 0.3
     noise_steps: int = 1000
     noise_schedule: Literal["squaredcos_cap_v2", "linear", "scaled_linear"] = "scaled_linear"
-    answer: Literal["epsilon", "v_prediction"] = "epsilon"
+    answer: Literal["epsilon", "v_prediction", "change"] = "epsilon"
     solver: Literal["ddim", "dpm"] = "ddim"
     solver_steps: int = 50
     neighbours: float = 0.2

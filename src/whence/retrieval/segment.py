@@ -84,8 +84,9 @@ class Segment:
         """Rows and Tanimoto distances (1 - IoU) of the ``count`` nearest masks, the nearest first."""
         count = min(count, len(self))
         if approximate and self.index is not None:
-            # More candidates than are asked for: recall costs fractions of a millisecond here.
-            self.index.expansion_search = max(128, 4 * count)
+            # Twice as many candidates as are asked for; more find nothing more, and each that is looked at is a page of
+            # a mapped file that must first be had.
+            self.index.expansion_search = max(32, 2 * count)
             found = self.index.search(bits, count, threads=1)
         else:
             tanimoto = _usearch().MetricKind.Tanimoto
