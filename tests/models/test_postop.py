@@ -115,7 +115,7 @@ def test_answers_are_seeded_and_show_what_they_come_from():
     assert float((first.comparable * torch.maximum(batch["source_mask"], batch["case_target_cavity"])).max()) == 0
     assert 0.5 < float(first.comparable.mean()) < 1
     assert float(first.image.abs().max()) <= 1
-    assert set(first.extras) == {"retrieved before", "retrieved after", "composite"}
+    assert set(first.images) == {"retrieved before", "retrieved after", "composite"}
     assert seen == 3 * [(1, 3), (2, 3), (3, 3)]
 
 
@@ -126,7 +126,7 @@ def test_a_plan_is_told_by_composite_and_grid():
     plan[..., 20:28, 16:24] = 1
     free, bound = (net.infer(given, generator()) for given in (batch, {**batch, "resection_mask": plan}))
     assert not torch.equal(free.image, bound.image)
-    assert torch.equal(bound.extras["composite"][plan == 0], batch["source"][plan == 0])
+    assert torch.equal(bound.images["composite"][plan == 0], batch["source"][plan == 0])
     # Cut out is what is planned, and the past case's cavity no longer.
     assert float((bound.comparable * plan).max()) == 0
     told = torch.tensor([True, False]).reshape(2, 1, 1, 1)

@@ -132,7 +132,7 @@ def measure(row: Row, data: Path, work: Path) -> dict[str, Any]:
     where = data / f"{cases}_{size}"
     table = write_phantom("surgery", cases, size, where / "data")
     rows = read_pairs(table)
-    judge = segmenter(_after(rows.split("train")), [1], where / "segmenter.pt", min(1200, 6 * cases))
+    judge = segmenter(_after(rows.split("train")), [1], where / "segmenter.pt", min(3000, 6 * cases))
     predictor = None if by == "nothing" else _trained(settings, where, table)
     if by == "composite":
         assert predictor is not None
@@ -230,7 +230,7 @@ def _pasted(predictor: Predictor) -> Any:
 
     def infer(batch: dict[str, torch.Tensor], generator: torch.Generator) -> Prediction:
         found: Prediction = type(predictor.method).infer(predictor.method, batch, generator)
-        return found._replace(image=found.extras["composite"])
+        return found._replace(image=found.images["composite"])
 
     return infer
 

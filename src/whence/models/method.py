@@ -16,8 +16,9 @@ class Prediction(NamedTuple):
 
     Fields are in voxels of the batch's lattice; None for a method that has none of its own (an inverse
     alone may be missing: it is then computed). ``novelty`` (B, 1, *spatial) in 0..1 replaces the usual
-    measure; ``extras`` are further images (B, C, *spatial) by name, which the trace carries along. Where the method has
-    no field, ``comparable`` (B, 1, *spatial), 0 or 1, says where the prediction may be compared with the source.
+    measure; ``extras`` are further maps (B, C, *spatial) by name, which the trace carries along, and ``images``
+    further images in [-1, 1], which it carries on the source's scale of intensities. Where the method has no field,
+    ``comparable`` (B, 1, *spatial), 0 or 1, says where the prediction may be compared with the source.
     """
 
     image: torch.Tensor
@@ -26,6 +27,7 @@ class Prediction(NamedTuple):
     novelty: torch.Tensor | None = None
     extras: Mapping[str, torch.Tensor] = MappingProxyType({})
     comparable: torch.Tensor | None = None
+    images: Mapping[str, torch.Tensor] = MappingProxyType({})
 
 
 class Retrieval(NamedTuple):

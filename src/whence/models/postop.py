@@ -208,14 +208,10 @@ class Postop(Method):
             if self.on_step is not None:
                 self.on_step(done, len(solver.timesteps))
         image = torch.cat([self.decode(part) for part in latents.split(SLICES)]).clamp(-1, 1)
-        shown = {
-            "retrieved before": batch["case_source"],
-            "retrieved after": batch["case_target"],
-            "composite": composed,
-        }
+        shown = {"retrieved before": batch["case_source"], "retrieved after": batch["case_target"]}
         # What is cut out, by plan or in the past case, has no source, nor has its rim.
         cut = torch.maximum(batch["source_mask"], batch["resection_mask"])
-        return Prediction(image, extras={**shown, "composite": composed}, comparable=1 - F.max_pool2d(cut, 5, 1, 2))
+        return Prediction(image, images={**shown, "composite": composed}, comparable=1 - F.max_pool2d(cut, 5, 1, 2))
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
         of_vae = {id(part) for part in self.vae.parameters()}
@@ -275,9 +271,15 @@ class Postop(Method):
         step = torch.randint(0, c.noise_steps, (len(target),), generator=generator).to(target.device)
         noise = torch.randn(clean.shape, generator=generator).to(clean)
         noisy = self.noise.add_noise(clean, noise, step)
-        return (
-            (self.answer(noisy, step, context, masks, prompt) - wanted(self.noise, clean, noise, step)).square().mean()
-        )
+        apart = self.answer(noisy, step, context, masks, prompt) - wanted(self.noise, clean, noise, step)
+        return (self._weights(batch, clean.shape[2:]) * apart.square()).mean()
+
+    def _weights(self, batch: dict[str, torch.Tensor], shape: Sequence[int]) -> torch.Tensor:
+        """How much each place of the latents (B, 1, h, w) counts, 1 in the mean: more where the operation is."""
+        there = torch.maximum(batch["source_mask"], batch["target_cavity"])
+        near = F.max_pool2d(F.adaptive_max_pool2d(there, list(shape)), 3, 1, 1)
+        weights = 1 + (self.config.focus - 1) * near
+        return weights / weights.mean(dim=(1, 2, 3), keepdim=True)
 
     def _context(self, batch: dict[str, torch.Tensor], composed: torch.Tensor) -> list[torch.Tensor]:
         """Latents of the case before and after, of the query and of the composite; zeros for what is left out."""

@@ -15,6 +15,7 @@ _RANGES = (
     ("guidance", 0, 100),
     ("dropped", 0, 1),
     ("planned", 0, 1),
+    ("focus", 1, 1000),
     ("noise_steps", 10, 100_000),
     ("solver_steps", 1, 1000),
     ("neighbours", 0, 0.5),
@@ -43,6 +44,7 @@ class PostopConfig:
         guidance: weight of the prompt when sampling; 1 takes the prompted answer alone.
         dropped: share of training samples that are not prompted.
         planned: share of those that are shown the true resection, so that a plan is heeded where there is one.
+        focus: how much the loss counts where tumour and cavity are and around, of what it counts elsewhere.
         noise_steps: steps of the noise schedule.
         noise_schedule: noise schedule of diffusers.
         answer: what the U-Net answers: epsilon (the noise), v_prediction, or change, what the operation does to the
@@ -70,6 +72,7 @@ class PostopConfig:
     guidance: float = 2.0
     dropped: float = 0.1
     planned: float = 0.3
+    focus: float = 1.0
     noise_steps: int = 1000
     noise_schedule: Literal["squaredcos_cap_v2", "linear", "scaled_linear"] = "scaled_linear"
     answer: Literal["epsilon", "v_prediction", "change"] = "epsilon"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,7 +93,8 @@ class Predictor:
         image = self._volume(intensity.restore(result.image), lattice, source.grid)
         if untouched is not None:
             image = image.with_tensor(torch.where(untouched, source.tensor.to(image.tensor), image.tensor))
-        extras = {key: self._volume(value, lattice, source.grid) for key, value in result.extras.items()}
+        maps = {**result.extras, **{key: intensity.restore(value) for key, value in result.images.items()}}
+        extras = {key: self._volume(value, lattice, source.grid) for key, value in maps.items()}
         common: dict[str, Any] = {"method": self.method.name, "extras": {**extras, **tables}, **info}
         if result.displacement is None:
             novelty = None if result.novelty is None else self._volume(result.novelty, lattice, source.grid)
@@ -168,14 +170,19 @@ class Predictor:
         image = whole([part.image for part in parts])
         if image is None:
             raise ValueError(f"method {self.method.name!r} returned no image")
-        extras = {key: whole([part.extras[key] for part in parts]) for key in parts[0].extras}
+
+        def all_of(named: list[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+            found = {key: whole([part[key] for part in named]) for key in named[0]}
+            return {key: value for key, value in found.items() if value is not None}
+
         return Prediction(
             image,
             whole([part.displacement for part in parts]),
             whole([part.inverse for part in parts]),
             whole([part.novelty for part in parts]),
-            {key: value for key, value in extras.items() if value is not None},
+            all_of([part.extras for part in parts]),
             whole([part.comparable for part in parts]),
+            all_of([part.images for part in parts]),
         )
 
     def _volume(self, batch: torch.Tensor, lattice: Grid, grid: Grid) -> Volume:
@@ -193,7 +200,10 @@ def _among(result: Prediction, places: list[int], inputs: torch.Tensor) -> Predi
         whole[places] = part
         return whole
 
-    extras = {name: spread(part, torch.full_like(inputs, -1)) for name, part in result.extras.items()}
+    empty = torch.full_like(inputs, -1)
+    extras, images = (
+        {name: spread(part, empty) for name, part in named.items()} for named in (result.extras, result.images)
+    )
     everywhere = torch.ones_like(inputs[:, :1])
     where = None if result.comparable is None else spread(result.comparable, everywhere)
-    return result._replace(image=spread(result.image, inputs), extras=extras, comparable=where)
+    return result._replace(image=spread(result.image, inputs), extras=extras, comparable=where, images=images)

@@ -95,7 +95,7 @@ class RegGAN(Method):
         velocity = self.velocity(translated, batch["target"])
         forward = kernels.exp(velocity, self.config.squarings)
         backward = kernels.exp(-velocity, self.config.squarings)
-        return Prediction(kernels.warp(translated, forward), forward, backward, extras={"translated": translated})
+        return Prediction(kernels.warp(translated, forward), forward, backward, images={"translated": translated})
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
         rate, betas = self.config.learning_rate, (self.config.beta1, 0.999)
