@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from whence.errors import InputError
 from whence.models.composite import bounding_box, cell_of, composite, in_context, planned
@@ -130,10 +131,11 @@ def test_a_plan_is_told_by_composite_and_grid():
     # Cut out is what is planned, and the past case's cavity no longer.
     assert float((bound.comparable * plan).max()) == 0
     told = torch.tensor([True, False]).reshape(2, 1, 1, 1)
-    grid = net.mask_grid({**batch, "resection_mask": plan}, (8, 8), told)
-    assert grid.shape == (2, 1, 16, 16)
-    assert float(cell_of(grid)[0].sum()) == 4
-    assert torch.equal(cell_of(grid)[1], -torch.ones(1, 8, 8))
+    # Half the resolution, and each of its voxels' four masks as channels.
+    grid = net.mask_grid({**batch, "resection_mask": plan}, told)
+    assert grid.shape == (2, 4, 32, 32)
+    assert torch.equal(F.pixel_shuffle(cell_of(grid)[:1], 2), plan[:1])
+    assert torch.equal(cell_of(grid)[1], -torch.ones(4, 16, 16))
 
 
 @pytest.mark.parametrize("part", ["source_mask", "case_target", "case_source"])

@@ -78,12 +78,13 @@ class Postop(Method):
         else:
             self.vae = autoencoder(source_channels, config.vae_features, config.latent)
         latent = int(self.vae.config.latent_channels)
+        self.shrinks = 2 ** (len(self.vae.config.block_out_channels) - 1)
         # The grid, where in it the cell is, masks, and beside the cell the query and the composite.
-        inputs = 3 * latent + 2
+        inputs = 3 * latent + 1 + self.shrinks**2
         self.unet = denoiser(inputs, latent, config.features, WIDTH) if unet is None else widened(unet, inputs)
         levels = len(self.unet.config.block_out_channels)
         self.seen = int(self.vae.config.in_channels)
-        self.multiple = 2 ** (len(self.vae.config.block_out_channels) - 1 + levels - 1)
+        self.multiple = self.shrinks * 2 ** (levels - 1)
         width, small = int(self.unet.config.cross_attention_dim), (16, 32, 64, 64)
         self.of_mask = VectorEncoder(1, small, width)
         self.of_composite = (
@@ -167,16 +168,16 @@ class Postop(Method):
         c = self.config
         return scheduler(name, c.noise_steps, c.noise_schedule, ANSWERS.get(c.answer, c.answer), clip=False)
 
-    def mask_grid(self, batch: dict[str, torch.Tensor], shape: Sequence[int], told: torch.Tensor) -> torch.Tensor:
-        """The grid of masks (B, 1, 2 h, 2 w), shares of 0..1 of each latent's voxels, -1 where nothing is known.
+    def mask_grid(self, batch: dict[str, torch.Tensor], told: torch.Tensor) -> torch.Tensor:
+        """The grid of masks (B, f^2, 2 h, 2 w), each latent's f x f voxels as channels, -1 where nothing is known.
 
         ``told`` (B, 1, 1, 1): whether the plan, ``resection_mask``, is.
         """
         names = ("case_source_mask", "case_target_cavity", "source_mask", "resection_mask")
-        small = [F.adaptive_avg_pool2d(batch[name], list(shape)) for name in names]
+        parts = [F.pixel_unshuffle(batch[name], self.shrinks) for name in names]
         case = told.new_full((len(told), 1, 1, 1), self.config.instructed)
         known = [case, case, told.new_full((len(told), 1, 1, 1), self.config.segmentation), told]
-        return in_context(*(torch.where(use, mask, -1.0) for use, mask in zip(known, small, strict=True)))
+        return in_context(*(torch.where(use, part, -1.0) for use, part in zip(known, parts, strict=True)))
 
     def composed(self, batch: dict[str, torch.Tensor], told: torch.Tensor) -> torch.Tensor:
         """The composite of each sample: the document's, or that of the plan where it is told."""
@@ -190,7 +191,7 @@ class Postop(Method):
         batch = {"resection_mask": batch["case_target_cavity"], **batch}
         composed = self.composed(batch, told)
         context = self._context(batch, composed)
-        prompt, masks = self.prompt(batch["source_mask"], composed), self.mask_grid(batch, context[0].shape[2:], told)
+        prompt, masks = self.prompt(batch["source_mask"], composed), self.mask_grid(batch, told)
         nothing = self.unprompted.expand(len(query), -1, -1)
         # One noise for all slices of a volume, so that what they leave open they settle alike.
         latents = torch.randn(context[0][:1].shape, generator=generator).to(query).expand_as(context[0])
@@ -265,7 +266,7 @@ class Postop(Method):
         with torch.no_grad(), frozen([self.vae]):
             context, clean = self._context(batch, composed), self.encode(target)
         prompt = self.prompt(batch["source_mask"], composed)
-        masks = self.mask_grid(batch, clean.shape[2:], told)
+        masks = self.mask_grid(batch, told)
         unseen = turns(c.dropped, target, generator)[..., 0]
         prompt = torch.where(unseen, self.unprompted.expand_as(prompt), prompt)
         step = torch.randint(0, c.noise_steps, (len(target),), generator=generator).to(target.device)
