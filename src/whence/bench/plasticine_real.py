@@ -29,7 +29,8 @@ from whence.train.score import Truth, nothing, score
 
 # Self-similarity agrees between T1 and FLAIR where they lie; their strongest edges, of scalp and of brain, do not.
 FLAIR: dict[str, Any] = {"data": "flair", "size": "[96,96]", "rescale": True, "steps": 1000}
-FLAIR |= {"given": 1.0, "structure": "mind"}
+# What the row's own source shows needs no invented device.
+FLAIR |= {"given": 1.0, "aligned": 0.0, "structure": "mind"}
 HEART: dict[str, Any] = {"data": "heart", "steps": 600, "structure": "edges+labels", "given": 1.0}
 VOLUME: dict[str, Any] = {"data": "volume", "size": 48, "cases": 60, "steps": 150}
 KINDS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
@@ -101,7 +102,10 @@ def measure(row: Row, data: Path, work: Path) -> dict[str, Any]:
     if by in ("plasticine", "pix2pix"):
         method, changes = find_method(by), dict(settings)
         if by == "pix2pix":
-            recipe, changes = "pix2pix-cpu", {k: v for k, v in settings.items() if k not in ("structure", "given")}
+            recipe, changes = (
+                "pix2pix-cpu",
+                {k: v for k, v in settings.items() if k not in ("structure", "given", "aligned")},
+            )
         if quick and kind == "volume":
             changes |= {"features": "[8,16]", "spatial_features": "[8,16]", "scales": "[2,1]"}
         run = fit(
