@@ -18,6 +18,8 @@ from whence.retrieval import Row as Batch
 from whence.space import Grid
 
 SIDE, COUNT, QUERIES, BATCH = 128, 15, 20, 1000
+# Queries that a bank in use has answered before those that are timed.
+BEFORE = 300
 SPACE = BankSpace(Grid.regular((SIDE, SIDE), 1.5))
 
 
@@ -30,8 +32,10 @@ def notes(quick: bool) -> str:
     """What the columns mean."""
     return (
         f"Synthetic tumours: ellipses in {SIDE} x {SIDE} voxels, gathered about the middle. {QUERIES} queries that are "
-        "none of them, in a process of its own that has just opened the bank; median time of a query, after a first "
-        "one that reads the masks from the disk. Exact: all masks, by USearch's Tanimoto distance, on all threads. "
+        "none of them, in a process of its own; median time of a query, of exact search after a first one that reads "
+        f"the masks from the disk, of approximate search after {BEFORE} others, which have had their part of the "
+        "mapped graph; fresh: of the first ones after the bank is opened, each of which waits for pages. Exact: all "
+        "masks, by USearch's Tanimoto distance, on all threads. "
         "Approximate: the graphs of the segments, on one. Recall: the share of the exact answer's masks that it finds; "
         "as near: the share of its answers whose IoU is at least that of the exact answer's last. NumPy: the same scan "
         "by bitwise_count of 64-bit words, on one thread. Memory: the process's peak, the mapped files' pages included."
@@ -63,6 +67,7 @@ def measure(row: Row, data: Path, work: Path) -> dict[str, Any]:
     return {
         "exact [ms]": f"{1e3 * asked['exact']:.1f}",
         "approximate [ms]": f"{1e3 * asked['approximate']:.2f}",
+        "fresh [ms]": f"{1e3 * asked['fresh']:.1f}",
         "recall": f"{asked['recall']:.3f}",
         "as near": f"{asked['as near']:.3f}",
         "NumPy [ms]": f"{1e3 * asked['numpy']:.1f}",
@@ -83,6 +88,8 @@ def _asked(folder: Path) -> dict[str, float]:
     started = time.perf_counter()
     bank = Bank(folder)
     opened = time.perf_counter() - started
+    others = _ellipses(BEFORE, np.random.default_rng(10**6 + 1))
+    fresh = [_timed(bank, bits, True)[0] for bits in others]
     exact, near = ([_timed(bank, bits, way) for bits in queries] for way in (False, True))
     scans = [_scan(bank, bits) for bits in queries[:3]]
     for (_, found), (_, best) in zip(exact, scans, strict=False):
@@ -95,6 +102,7 @@ def _asked(folder: Path) -> dict[str, float]:
         "exact": float(np.median([seconds for seconds, _ in exact[1:]])),
         "approximate": float(np.median([seconds for seconds, _ in near[1:]])),
         "numpy": float(np.median([seconds for seconds, _ in scans[1:]])),
+        "fresh": float(np.median(fresh[:QUERIES])),
         "recall": float(np.mean(shared)),
         "as near": float(np.mean(good)),
         "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10),

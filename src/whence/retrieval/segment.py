@@ -40,7 +40,7 @@ class Segment:
     """
 
     def __init__(self, folder: Path, images: bool, approximate: bool) -> None:
-        self.folder = folder
+        self.folder, self._home = folder, folder.parent.resolve()
         # All are opened now: a later build may take the files away, and what is open stays.
         self.masks = _mapped(folder / MASKS, 2)
         self.images = _mapped(folder / IMAGES, 2) if images else None
@@ -65,8 +65,7 @@ class Segment:
         """The case of a row."""
         try:
             plain = json.loads(self._text[self._lines[row] : self._lines[row + 1]].tobytes())
-            home = self.folder.parent.resolve()
-            files = {name: Path(os.path.normpath(home / path)) for name, path in plain["files"].items()}
+            files = {name: Path(os.path.normpath(self._home / path)) for name, path in plain["files"].items()}
             return Case(plain["id"], plain["patient"], files, plain["facts"], plain["slice"])
         except (ValueError, KeyError) as error:
             raise InputError(f"{self.folder / CASES} cannot be read: {error}") from error
