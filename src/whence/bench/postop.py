@@ -243,8 +243,7 @@ def _half(pair: Pair) -> Volume:
     direction = np.array([np.cos(angle), np.sin(angle)])
     along = (places - places.mean(axis=0)) @ direction
     half = torch.zeros_like(mask.tensor)
-    for place in places[along > np.median(along)]:
-        half[0, 0][tuple(place)] = 1
+    half[0, 0][tuple(places[along > np.median(along)].T)] = 1
     return mask.with_tensor(half)
 
 
