@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from whence.errors import InputError
-from whence.models.composite import bounding_box, cell_of, composite, in_context, planned
+from whence.models.composite import bounding_box, cell_of, composite, in_context, planned, unchanged
 from whence.models.postop import Postop
 from whence.models.postop_config import PostopConfig
 from whence.nets.latent import stable_diffusion, widened
@@ -136,6 +136,25 @@ def test_a_plan_is_told_by_composite_and_grid():
     assert grid.shape == (2, 4, 32, 32)
     assert torch.equal(F.pixel_shuffle(cell_of(grid)[:1], 2), plan[:1])
     assert torch.equal(cell_of(grid)[1], -torch.ones(4, 16, 16))
+
+
+def test_what_is_unchanged_shows_the_scans_own_voxels():
+    drawn = torch.rand(1, 1, 20, 20, generator=generator())
+    query, shown = drawn + 0.1, drawn.clone()
+    shown[..., 12:, :] += 1
+    kept = unchanged(drawn, shown, query, 0.2)
+    # Two voxels of the edge's 5 x 5 mean away; exp(-1 / 0.2^2) is 1e-11.
+    torch.testing.assert_close(kept[..., :10, :], query[..., :10, :])
+    torch.testing.assert_close(kept[..., 14:, :], drawn[..., 14:, :])
+    assert torch.equal(unchanged(drawn, shown, query, 1e-6)[..., 14:, :], drawn[..., 14:, :])
+
+
+def test_a_model_that_changes_nothing_answers_the_scan():
+    torch.manual_seed(0)
+    net, batch = Postop(PostopConfig(**SMALL, answer="change", keep=0.2), 2, 1, 1).eval(), batch_of()
+    torch.nn.init.zeros_(net.unet.conv_out.weight)
+    torch.nn.init.zeros_(net.unet.conv_out.bias)
+    torch.testing.assert_close(net.infer(batch, generator()).image, batch["source"], atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("part", ["source_mask", "case_target", "case_source"])

@@ -22,7 +22,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from whence.models.composite import beside_neighbours, cell_of, composite, in_context, planned
+from whence.models.composite import beside_neighbours, cell_of, composite, in_context, planned, unchanged
 from whence.models.diffusion import scheduler, wanted
 from whence.models.method import Method, Prediction, Retrieval, frozen
 from whence.models.moved import turns
@@ -127,6 +127,10 @@ class Postop(Method):
             shown if self.seen == self.channels else shown.mean(dim=1, keepdim=True).expand(-1, self.channels, -1, -1)
         )
 
+    def _decoded(self, latents: torch.Tensor) -> torch.Tensor:
+        """``decode``, of some slices at a time."""
+        return torch.cat([self.decode(part) for part in latents.split(SLICES)])
+
     def prompt(self, mask: torch.Tensor, composed: torch.Tensor) -> torch.Tensor:
         """P_tumor (B, 2, width) of masks (B, 1, H, W) and composites (B, C, H, W)."""
         parts = [self.of_mask(mask), self.of_composite(composed)]
@@ -208,7 +212,10 @@ class Postop(Method):
                 latents = beside_neighbours(latents, c.neighbours)
             if self.on_step is not None:
                 self.on_step(done, len(solver.timesteps))
-        image = torch.cat([self.decode(part) for part in latents.split(SLICES)]).clamp(-1, 1)
+        image = self._decoded(latents)
+        if c.keep:
+            image = unchanged(image, self._decoded(context[2]), query, c.keep)
+        image = image.clamp(-1, 1)
         shown = {"retrieved before": batch["case_source"], "retrieved after": batch["case_target"]}
         # What is cut out, by plan or in the past case, has no source, nor has its rim.
         cut = torch.maximum(batch["source_mask"], batch["resection_mask"])

@@ -18,6 +18,7 @@ _RANGES = (
     ("focus", 1, 1000),
     ("noise_steps", 10, 100_000),
     ("solver_steps", 1, 1000),
+    ("keep", 0, 2),
     ("neighbours", 0, 0.5),
 )
 
@@ -51,6 +52,8 @@ class PostopConfig:
             query's latents.
         solver: ddim, or dpm for DPM-Solver++.
         solver_steps: denoising steps when sampling.
+        keep: deviation of what the autoencoder shows before and after, of images in [-1, 1], below which a place counts
+            as unchanged and shows the scan's own voxels; 0 shows what the autoencoder draws everywhere.
         neighbours: how much of a volume's slice each of its neighbours makes while it is drawn, but for the last steps,
             which are its own; slices begin with the same noise.
         learning_rate: of AdamW.
@@ -78,6 +81,7 @@ class PostopConfig:
     answer: Literal["epsilon", "v_prediction", "change"] = "epsilon"
     solver: Literal["ddim", "dpm"] = "ddim"
     solver_steps: int = 50
+    keep: float = 0.0
     neighbours: float = 0.2
     learning_rate: float = 1e-5
 
