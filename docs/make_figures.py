@@ -73,6 +73,29 @@ def multimodal() -> None:
     figure.savefig(IMAGES / "multimodal.png", dpi=70)
 
 
+def cohort() -> None:
+    """The general atlas and the true means of four ages, and people of the cohort phantom."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    from whence.data.phantom.cohort import GENERAL, make_case, make_reference
+
+    references = {"general atlas": GENERAL} | {f"mean of {age} years": f"mean_{age}" for age in (18, 42, 66, 90)}
+    shown = {title: make_reference(name, 96, 2) for title, name in references.items()}
+    for case in sorted((make_case(0, index, 96, 2) for index in range(5)), key=lambda case: case.conditions["age"]):
+        shown[f"{case.conditions['age']:.0f} years, {case.conditions['ventricular_volume']:.1f} ml"] = case
+    figure, axes = plt.subplots(2, 5, figsize=(11, 5.8), facecolor="black")
+    for axis, (title, case) in zip(axes.flat, shown.items(), strict=True):
+        image = case.target.numpy()
+        axis.imshow(image.T[:, ::-1], origin="lower", cmap="gray", vmin=0, vmax=np.quantile(image, 0.995))
+        axis.set_title(title, color="white", fontsize=10)
+        axis.axis("off")
+    figure.tight_layout()
+    figure.savefig(IMAGES / "cohort.png", dpi=70)
+
+
 def domains() -> None:
     """A person of each domain phantom, the partner of known correspondence, another of the target's population."""
     import matplotlib
@@ -211,6 +234,7 @@ if __name__ == "__main__":
     phantom()
     multimodal()
     domains()
+    cohort()
     if len(sys.argv) > 1:
         report(Path(sys.argv[1]))
     if len(sys.argv) > 3:

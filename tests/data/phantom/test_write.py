@@ -175,4 +175,4 @@ def test_the_registry_imports_what_it_names():
     for kind in PHANTOMS:
         module = phantom(kind)
         assert callable(module.make_case)
-        assert "source" in module.FILES
+        assert {"source", "target"} & set(module.FILES)

@@ -2,8 +2,9 @@
 
 A kind's module offers ``make_case(seed, index, size, dims)`` and ``columns(case)``: the case as a row of
 the pairs table (see ``write``). A module may name further options of ``make_case`` in ``OPTIONS``, each with its
-default and the values it may have, a function ``tables(rows)`` that gives the tables to write by name, and
-``label_names(**options)`` where the labels depend on them.
+default and the values it may have, a function ``tables(rows)`` that gives the tables to write by name,
+``label_names(**options)`` where the labels depend on them, and ``references()``, names of what every data set of the
+kind holds besides, made by ``make_reference(name, size, dims)``; their rows are of the split ``reference``.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from types import ModuleType
 from whence.errors import InputError
 
 PHANTOMS = {
+    "cohort": "whence.data.phantom.cohort",
     "domains": "whence.data.phantom.domains",
     "multimodal": "whence.data.phantom.multimodal",
     "surgery": "whence.data.phantom.surgery",

@@ -5,7 +5,9 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,7 @@ TABLE = "pairs.csv"
 SMALLEST = 32
 # Where a case's facts name the files that it has not.
 ABSENT = "absent"
+REFERENCE = "reference"
 
 
 def write_phantom(
@@ -63,6 +66,9 @@ def write_phantom(
             progress(len(rows), n)
     first = ("id", "source", "target", "split")
     found = [rows[index] | {"split": split} for index, split in enumerate(splits(n))]
+    for name in module.references() if hasattr(module, "references") else ():
+        make = partial(module.make_reference, name, size, dims)
+        found.append(_stored(module, make, name, out) | {"split": REFERENCE})
     found = [{name: row.get(name, "") for name in first} | row for row in found]
     tables = module.tables(found) if hasattr(module, "tables") else {TABLE: found}
     # The table that says that all is done comes last.
@@ -80,17 +86,22 @@ def splits(n: int) -> list[str]:
 
 def write_case(settings: dict[str, Any], index: int, out: Path) -> dict[str, Any]:
     """Write one case, unless all its files are there, and return its row of the table."""
+    module = phantom(settings["kind"])
+    chosen = {name: settings[name] for name in getattr(module, "OPTIONS", {})}
+    about = (settings["seed"], index, settings["size"], settings["dims"])
+    return _stored(module, partial(module.make_case, *about, **chosen), _name(index), out)
+
+
+def _stored(module: ModuleType, make: Callable[[], Any], name: str, out: Path) -> dict[str, Any]:
+    """The row of a case's folder, which is written where it is not complete."""
     from whence.io import load_yaml, save_yaml
 
-    module = phantom(settings["kind"])
-    folder = out / _name(index)
+    folder = out / name
     done = folder / "case.yaml"
     paths = {column: folder / name for column, name in module.FILES.items()}
     facts = load_yaml(done) if done.exists() else None
     if facts is None or not all(path.exists() for column, path in paths.items() if column not in facts.get(ABSENT, ())):
-        chosen = {name: settings[name] for name in getattr(module, "OPTIONS", {})}
-        case = module.make_case(settings["seed"], index, settings["size"], settings["dims"], **chosen)
-        columns = module.columns(case)
+        columns = module.columns(make())
         things = {column: columns.pop(column) for column in paths}
         for column, thing in things.items():
             if thing is not None:
@@ -100,7 +111,7 @@ def write_case(settings: dict[str, Any], index: int, out: Path) -> dict[str, Any
     absent = facts.pop(ABSENT, ())
     named = paths | {column: paths[other] for column, other in module.ALSO.items()}
     files = {c: path.relative_to(out).as_posix() for c, path in named.items() if c not in absent}
-    return {"id": _name(index)} | files | facts
+    return {"id": name} | files | facts
 
 
 def _written(settings: dict[str, Any], n: int, out: Path, jobs: int) -> Iterator[tuple[int, dict[str, Any]]]:
