@@ -42,7 +42,7 @@ class FoundCases:
         """Plain values of who was found, for a trace."""
         return [
             {"slice": place, "case": match.case.id, "case_slice": match.case.slice, "iou": round(match.iou, 4)}
-            | {"patient": match.case.patient, "similarity": round(match.similarity, 4)}
+            | {"patient": match.case.patient}
             for place, match in zip(self.places, self.matches, strict=True)
         ]
 
@@ -65,6 +65,8 @@ def cases_beside(
     how = method.retrieval(method.config)
     assert how is not None
     plane = frame.plane if frame.across(source.dims) is not None else None
+    if plane is not None and bank.manifest.plane not in (None, plane):
+        raise InputError(f"{bank.folder} holds {bank.manifest.plane} slices; expected {plane} ones, as the model sees")
     masks = [view for _, view in plane_views(_union(mask, plan, lattice), plane)]
     images = [view for _, view in plane_views(resample(source, lattice), plane)]
     sizes = [int((view.tensor != 0).sum()) for view in masks]
@@ -76,7 +78,10 @@ def cases_beside(
         image = thumbnail(images[largest], bank.manifest.space.grid) if how.strategy == "image" else None
         given = (asked.patient, how.strategy, image)
         chosen = _ranked(bank, packed[largest], asked.rank, given, generator)
-    matches = [bank.likest(chosen, packed[place]) for place in places]
+    found = {place: bank.likest(chosen, packed[place]) for place in places}
+    # A slice that overlaps none of the case's sees what the nearest slice that does sees.
+    seen = [place for place in places if found[place].iou > 0] or places
+    matches = [found[min(seen, key=lambda other: abs(other - place))] for place in places]
     return FoundCases(places, _batch(method, frame, matches, masks[0].grid), matches)
 
 

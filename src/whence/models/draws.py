@@ -47,8 +47,11 @@ def _all(draws: list[Trace], far: list[float]) -> dict[str, Any]:
     for name, first in draws[0].extras.items():
         others = [draw.extras[name] for draw in draws]
         if isinstance(first, Volume):
-            different = [n for n, other in enumerate(others) if not torch.equal(other.tensor, first.tensor)]
-            kept |= {f"{name}, draw {n + 1}": others[n] for n in different}
+            shown = [first.tensor]
+            for number, other in enumerate(others[1:], start=2):
+                if not any(torch.equal(other.tensor, tensor) for tensor in shown):
+                    shown.append(other.tensor)
+                    kept[f"{name}, draw {number}"] = other
         else:
             numbered = zip(others, far, strict=True)
             kept[name] = [

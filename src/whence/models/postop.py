@@ -22,9 +22,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from whence.errors import InputError
 from whence.models.composite import beside_neighbours, cell_of, composite, in_context, planned, unchanged
 from whence.models.diffusion import scheduler, wanted
-from whence.models.method import Method, Prediction, Retrieval, frozen
+from whence.models.method import Method, Prediction, Retrieval
 from whence.models.moved import turns
 from whence.models.postop_config import PostopConfig
 from whence.nets.latent import autoencoder, denoiser, described, rebuilt, stable_diffusion, widened
@@ -84,6 +85,10 @@ class Postop(Method):
         self.unet = denoiser(inputs, latent, config.features, WIDTH) if unet is None else widened(unet, inputs)
         levels = len(self.unet.config.block_out_channels)
         self.seen = int(self.vae.config.in_channels)
+        if self.seen != self.channels and self.channels > 1:
+            raise ValueError(
+                f"the autoencoder sees images of {self.seen} channels; expected as many, or 1, got {self.channels}"
+            )
         self.multiple = self.shrinks * 2 ** (levels - 1)
         width, small = int(self.unet.config.cross_attention_dim), (16, 32, 64, 64)
         self.of_mask = VectorEncoder(1, small, width)
@@ -133,10 +138,12 @@ class Postop(Method):
 
     def prompt(self, mask: torch.Tensor, composed: torch.Tensor) -> torch.Tensor:
         """P_tumor (B, 2, width) of masks (B, 1, H, W) and composites (B, C, H, W)."""
-        parts = [self.of_mask(mask), self.of_composite(composed)]
-        used = (self.config.segmentation, self.config.composed)
-        empty = self.unprompted.expand(len(mask), -1, -1).unbind(dim=1)
-        return torch.stack([part if use else no for part, use, no in zip(parts, used, empty, strict=True)], dim=1)
+        found = list(self.unprompted.expand(len(mask), -1, -1).unbind(dim=1))
+        if self.config.segmentation:
+            found[0] = torch.cat([self.of_mask(few) for few in mask.split(SLICES)])
+        if self.config.composed:
+            found[1] = torch.cat([self.of_composite(few) for few in composed.split(SLICES)])
+        return torch.stack(found, dim=1)
 
     def answer(
         self,
@@ -191,6 +198,8 @@ class Postop(Method):
     @torch.no_grad()
     def infer(self, batch: dict[str, torch.Tensor], generator: torch.Generator) -> Prediction:
         c, query = self.config, batch["source"]
+        if "resection_mask" in batch and not c.planned:
+            raise InputError("this model was trained without plans (planned is 0); expected no resection to follow")
         told = torch.full((len(query), 1, 1, 1), "resection_mask" in batch, device=query.device)
         batch = {"resection_mask": batch["case_target_cavity"], **batch}
         composed = self.composed(batch, told)
@@ -217,9 +226,8 @@ class Postop(Method):
             image = unchanged(image, self._decoded(context[2]), query, c.keep)
         image = image.clamp(-1, 1)
         shown = {"retrieved before": batch["case_source"], "retrieved after": batch["case_target"]}
-        # What is cut out, by plan or in the past case, has no source, nor has its rim.
-        cut = torch.maximum(batch["source_mask"], batch["resection_mask"])
-        return Prediction(image, images={**shown, "composite": composed}, comparable=1 - F.max_pool2d(cut, 5, 1, 2))
+        # What is cut out, by plan or in the past case, has no source; its wall, which moves most, has one.
+        return Prediction(image, images={**shown, "composite": composed}, comparable=1 - batch["resection_mask"])
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
         of_vae = {id(part) for part in self.vae.parameters()}
@@ -270,13 +278,14 @@ class Postop(Method):
         told = turns(c.planned, target, generator)
         batch = {**batch, "resection_mask": batch["target_cavity"]}
         composed = self.composed(batch, told)
-        with torch.no_grad(), frozen([self.vae]):
+        with torch.no_grad():
             context, clean = self._context(batch, composed), self.encode(target)
         prompt = self.prompt(batch["source_mask"], composed)
         masks = self.mask_grid(batch, told)
         unseen = turns(c.dropped, target, generator)[..., 0]
         prompt = torch.where(unseen, self.unprompted.expand_as(prompt), prompt)
-        step = torch.randint(0, c.noise_steps, (len(target),), generator=generator).to(target.device)
+        chance = torch.rand(len(target), generator=generator) ** (1 / c.noisier)
+        step = (c.noise_steps * chance).long().clamp_max(c.noise_steps - 1).to(target.device)
         noise = torch.randn(clean.shape, generator=generator).to(clean)
         noisy = self.noise.add_noise(clean, noise, step)
         apart = self.answer(noisy, step, context, masks, prompt) - wanted(self.noise, clean, noise, step)

@@ -17,6 +17,7 @@ _RANGES = (
     ("planned", 0, 1),
     ("focus", 1, 1000),
     ("noise_steps", 10, 100_000),
+    ("noisier", 0.1, 10),
     ("solver_steps", 1, 1000),
     ("keep", 0, 2),
     ("neighbours", 0, 0.5),
@@ -34,7 +35,7 @@ class PostopConfig:
         features: channels of the U-Net from nothing, from the latents' resolution down, multiples of 8.
         vae_features: channels of the autoencoder from nothing, from the image's resolution down, multiples of 8.
         latent: channels of its latents.
-        vae_steps: training steps that the autoencoder is trained alone before; none with a pretrained one.
+        vae_steps: training steps that the autoencoder is trained alone before; 0 with a pretrained one.
         vae_rate: learning rate of the autoencoder.
         kl: weight of the latents' divergence from a normal distribution.
         segmentation: whether the query's tumour mask is told, to the prompt as p_seg and in the grid.
@@ -48,6 +49,8 @@ class PostopConfig:
         focus: how much the loss counts where tumour and cavity are and around, of what it counts elsewhere.
         noise_steps: steps of the noise schedule.
         noise_schedule: noise schedule of diffusers.
+        noisier: steps are drawn in training with a chance that grows with this power of the noise less 1; 1 draws all
+            alike.
         answer: what the U-Net answers: epsilon (the noise), v_prediction, or change, what the operation does to the
             query's latents.
         solver: ddim, or dpm for DPM-Solver++.
@@ -78,6 +81,7 @@ class PostopConfig:
     focus: float = 1.0
     noise_steps: int = 1000
     noise_schedule: Literal["squaredcos_cap_v2", "linear", "scaled_linear"] = "scaled_linear"
+    noisier: float = 1.0
     answer: Literal["epsilon", "v_prediction", "change"] = "epsilon"
     solver: Literal["ddim", "dpm"] = "ddim"
     solver_steps: int = 50
@@ -99,5 +103,5 @@ class PostopConfig:
             raise ValueError(f"expected at most {most} solver_steps, the noise_steps; got {got}")
         if self.solver not in SOLVERS:
             raise ValueError(f"unknown solver {self.solver!r}; expected one of {', '.join(SOLVERS)}")
-        if self.pretrained and self.vae_steps:
-            raise ValueError(f"a pretrained autoencoder is not trained; expected vae_steps 0, got {self.vae_steps}")
+        if self.pretrained:
+            object.__setattr__(self, "vae_steps", 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import shutil
 import time
@@ -22,6 +23,7 @@ from whence.retrieval.segment import Case, write_segment
 Progress = Callable[[int], None]
 # Bytes of masks in a segment that is written at once, and how many segments a bank has before they are joined.
 LARGEST, MOST = 512_000_000, 16
+SEGMENT = re.compile(r"segment-[0-9a-f]{12}")
 # Seconds of work that a kill may cost a build.
 PATIENCE = 60.0
 
@@ -66,7 +68,7 @@ def build(
             raise InputError(f"no case for a bank in {folder}; expected rows with a mask")
         replace(begun, done=()).write(folder)
         (folder / UNFINISHED).unlink(missing_ok=True)
-        if len(begun.segments) > MOST:
+        if _crowded(folder):
             _join(folder, chunk)
         _tidy(folder)
         return Bank(folder)
@@ -82,7 +84,7 @@ def add(folder: str | Path, rows: Iterable[Row], progress: Progress | None = Non
         for more, _ in _segments(folder, bank.manifest, _new(rows, known, folder), progress, chunk):
             names += more
         replace(bank.manifest, segments=tuple(names)).write(folder)
-        if len(names) > MOST:
+        if _crowded(folder):
             _join(folder, chunk)
         _tidy(folder)
         return Bank(folder)
@@ -184,6 +186,11 @@ def _new(rows: Iterable[Row], known: set[str], folder: Path) -> Iterator[Row]:
         yield row
 
 
+def _crowded(folder: Path) -> bool:
+    """Whether a bank has so many small segments that they are better joined; large ones stay as they are."""
+    return sum(segment.size < LARGEST // 2 for segment in Bank(folder).segments) > MOST
+
+
 def _join(folder: Path, chunk: int | None) -> None:
     """Write what a bank holds as few segments, without what was removed."""
     bank = Bank(folder)
@@ -213,5 +220,6 @@ def _tidy(folder: Path) -> None:
         for segment in Manifest.read(folder, file).segments
     }
     for path in folder.glob("segment-*"):
-        if path.name not in named:
+        # By our own names alone: what a user calls a segment stays.
+        if SEGMENT.fullmatch(path.name) and path.name not in named:
             shutil.rmtree(path, ignore_errors=True)
