@@ -16,6 +16,7 @@ COMMANDS = {
     "pairs": "turn a published data set's layout into a pairs table",
     "fit": "train a method; the same command resumes a stopped run",
     "predict": "predict an image or a table; writes trace folders",
+    "atlas": "the atlas of a condition, or of a sweep of them, made of a general one",
     "error": "map where two images disagree about the place of things, whatever their modalities",
     "translate": "give an image another one's appearance",
     "register": "register two images, or the pairs of a table; writes trace folders",
@@ -167,12 +168,33 @@ def _predict(given: list[str]) -> None:
     parser.add_argument("--cases", type=int, default=1, help="past cases to show in turn: mean and deviations")
     parser.add_argument("--bank", type=Path, default=None, help="past cases to show, instead of the run's own")
     parser.add_argument("--resection", type=Path, default=None, help="mask of what is to be cut out, as it is planned")
+    parser.add_argument("--condition", type=str, nargs="+", default=[], help="what is known of a person, as age=65")
     parser.add_argument("--evaluator", type=Path, default=None, help="run that judges novelty by its spatial error")
     options = parser.parse_args(given)
-    said = Said(options.patient, options.case, options.resection, options.cases, options.bank)
+    past = (options.patient, options.case, options.resection, options.cases, options.bank)
+    said = Said(*past, tuple(options.condition))
     chosen = (options.split, options.seed, options.device, options.target, options.evaluator)
     more = (options.samples, options.labels, options.mask, said)
     for folder in predict(options.run, options.image, options.out, *chosen, *more):
+        print(folder)
+
+
+def _atlas(given: list[str]) -> None:
+    from whence.train.atlas import write_atlas
+
+    parser = _parser("atlas")
+    parser.add_argument("run", type=Path, help="run folder of a method that is told conditions")
+    parser.add_argument("--out", type=Path, required=True, help="trace folder, or the folder of a sweep")
+    parser.add_argument("--condition", type=str, nargs="+", default=[], help="what is asked for, as age=65")
+    parser.add_argument("--sweep", type=str, default=None, help="values of one condition in turn, as age=50:80:5")
+    parser.add_argument("--samples", type=int, default=1, help="draws of each: mean and deviations")
+    parser.add_argument("--seed", type=int, default=0, help="of what is drawn; the same along a sweep")
+    parser.add_argument("--image", type=Path, default=None, help="general atlas, if not the run's own")
+    parser.add_argument("--labels", type=Path, default=None, help="labels of the general atlas, to be carried")
+    parser.add_argument("--device", type=str, default="cpu", help="cpu, cuda, mps")
+    options = parser.parse_args(given)
+    chosen = (options.sweep, options.samples, options.seed, options.image, options.labels, options.device)
+    for folder in write_atlas(options.run, options.out, options.condition, *chosen):
         print(folder)
 
 
@@ -354,6 +376,7 @@ _DOORS: dict[str, Callable[[list[str]], None]] = {
     "pairs": _pairs,
     "fit": _fit,
     "predict": _predict,
+    "atlas": _atlas,
     "error": _error,
     "translate": _translate,
     "register": _register,

@@ -125,8 +125,11 @@ class Trace:
     def save(self, folder: str | Path) -> Path:
         """Write the trace folder: images and ITK-readable fields as .nii.gz, and trace.json.
 
-        The files appear together; a failure leaves what was there.
+        The files appear together; a failure leaves what was there. What an earlier trace had in the folder and this one
+        has not is removed, what is no trace's stays.
+        Raises InputError where a file of ours would replace one that is no trace's.
         """
+        folder, before = Path(folder), _files_of(Path(folder))
         with staged_folder(folder) as stage:
             for name, volume in self._images().items():
                 write(volume, stage / f"{name}.nii.gz")
@@ -157,7 +160,13 @@ class Trace:
                 },
                 stage / "trace.json",
             )
-        return Path(folder)
+            now = {path.name for path in stage.iterdir()}
+            foreign = [name for name in sorted(now - before) if (folder / name).exists()]
+            if foreign:
+                raise InputError(f"{folder / foreign[0]} is no file of a trace; expected a folder without it")
+        for name in before - now:
+            (folder / name).unlink(missing_ok=True)
+        return folder
 
     def statistics(self) -> dict[str, float]:
         """Displacement in mm, folding, and mean novelty of the whole image."""
@@ -208,6 +217,15 @@ class Trace:
             "novelty": self.novelty,
         }
         return images if self.target is None else {**images, "target": self.target}
+
+
+def _files_of(folder: Path) -> set[str]:
+    """Names of the files that a trace has in a folder; none where there is no trace, or one of another hand."""
+    if not (folder / "trace.json").is_file():
+        return set()
+    info = load_json(folder / "trace.json")
+    files = info.get("files", []) if isinstance(info, dict) else []
+    return {"trace.json", *(Path(str(name)).name for name in files)}
 
 
 def _points(points: np.ndarray, dims: int) -> np.ndarray:

@@ -104,7 +104,7 @@ def notes(quick: bool) -> str:
         "recovered by one registration (correlation), of the latent diffusions with the cavity that they were "
         "shown masked out. The true image in place of a prediction says what judge and registration can find at "
         f"best. All learn from the same 920 patients and see as many images, {IMAGES_SEEN:,}, with the rates of "
-        "their CPU recipes; all latent diffusions share one autoencoder, which has seen 20,000 before, weigh the "
+        "their CPU recipes; all latent diffusions share one autoencoder, which has seen 32,000 before, weigh the "
         "operation ten times as heavy as the rest and show the scan's own voxels where they change nothing, "
         "which neither the DDPM nor TraceTrans does; drawn anew they do not either. What the document compares "
         "with stands here in its essentials: an example is a random past case's region, pasted where it lies, an "
@@ -121,7 +121,7 @@ def notes(quick: bool) -> str:
 
 def rows(quick: bool) -> list[Row]:
     """Other methods, then retrievals and prompts, then what a plan does."""
-    base: dict[str, Any] = {"cases": 1000, "size": 96, "images": IMAGES_SEEN, "autoencoder": 2500}
+    base: dict[str, Any] = {"cases": 1000, "size": 96, "images": IMAGES_SEEN, "autoencoder": 4000}
     if quick:
         base = {"cases": 40, "size": 48, "images": 32, "autoencoder": 2}
     return [Row(name, {**base, **kind}, published) for name, (kind, published) in KINDS.items()]

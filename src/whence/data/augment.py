@@ -33,7 +33,12 @@ class Augmentation:
         changed = dict(batch)
         if self.flip:
             turn = draw() < 0.5
-            changed = {name: torch.where(turn, image.flip(2), image) for name, image in changed.items()}
+            # What is no image, as conditions are, stays.
+            changed |= {
+                name: torch.where(turn, image.flip(2), image)
+                for name, image in changed.items()
+                if image.ndim == source.ndim
+            }
         if self.gamma > 0:
             exponent = torch.exp((2 * draw() - 1) * self.gamma)
             changed["source"] = 2 * ((changed["source"] + 1) / 2).clamp_min(0) ** exponent - 1

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,8 @@ from whence.space import Grid, Volume
 
 Progress = Callable[[int, int], None]
 Derive = Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]
+# A row's conditions as a vector (K,).
+Told = Callable[[Mapping[str, Any]], torch.Tensor]
 
 
 def survey(
@@ -88,7 +91,8 @@ class PairDataset(Dataset):
     ``foreground`` is the least share of voxels above background a slice must have. ``derive`` makes further tensors
     of a sample's images, each with a batch axis of 1, which are kept with it. With ``labels`` a sample also holds those
     of each image, (1, *shape), as ``<image>_labels``, the column they stand in. ``masks`` are columns of masks, 0 or 1,
-    beside them. ``ids`` and ``slices`` say which row and which slice of it a sample is, None for a whole image.
+    beside them; ``told`` gives what a sample holds of its row's conditions. ``ids`` and ``slices`` say which row and
+    which slice of it a sample is, None for a whole image.
     """
 
     def __init__(
@@ -102,6 +106,7 @@ class PairDataset(Dataset):
         derive: Derive | None = None,
         labels: bool = False,
         masks: Sequence[str] = (),
+        told: Told | None = None,
     ) -> None:
         self.frame, self.labels, self.masks = frame, labels, tuple(masks)
         self.columns = [*columns, *(column for column in optional if table.has(column))]
@@ -110,6 +115,8 @@ class PairDataset(Dataset):
         self.slices: list[int | None] = []
         for number, row in enumerate(table, start=1):
             for place, sample in self._row(row, foreground):
+                if told is not None:
+                    sample["conditions"] = told(row.conditions)
                 self.samples.append(sample if derive is None else sample | _derived(sample, derive))
                 self.ids.append(row.id)
                 self.slices.append(place)

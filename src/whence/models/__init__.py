@@ -10,9 +10,10 @@ from importlib import import_module
 from importlib.metadata import entry_points
 
 from whence.errors import InputError
-from whence.models.method import Method, Prediction, Retrieval
+from whence.models.method import Method, Neighbours, Prediction, Retrieval
 
 METHODS = {
+    "diffdef": "whence.models.diffdef:DiffDef",
     "imse": "whence.models.imse:IMSE",
     "plasticine": "whence.models.plasticine:Plasticine",
     "postop": "whence.models.postop:Postop",
@@ -23,7 +24,7 @@ METHODS = {
     "pix2pix": "whence.models.baselines.pix2pix:Pix2Pix",
 }
 
-__all__ = ["METHODS", "Method", "Prediction", "Retrieval", "find_method", "method_names"]
+__all__ = ["METHODS", "Method", "Neighbours", "Prediction", "Retrieval", "find_method", "method_names"]
 
 
 def method_names() -> list[str]:

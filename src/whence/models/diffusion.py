@@ -12,12 +12,17 @@ SOLVERS = ("ddim", "dpm")
 
 
 def scheduler(
-    solver: str, steps: int, schedule: str = "squaredcos_cap_v2", prediction: str = "epsilon", clip: bool = True
+    solver: str,
+    steps: int,
+    schedule: str = "squaredcos_cap_v2",
+    prediction: str = "epsilon",
+    clip: bool = True,
+    betas: tuple[float, float] = (0.00085, 0.012),
 ) -> Any:
     """A diffusers scheduler of ``steps`` training steps: ``ddim`` (deterministic) or ``dpm`` (DPM-Solver++ of order 2).
 
-    ``scaled_linear`` has the ends that Stable Diffusion has. ``clip`` says that what is drawn lies in [-1, 1], as
-    images do and latents do not.
+    ``betas`` are the ends of ``scaled_linear``, Stable Diffusion's unless they are named. ``clip`` says that what is
+    drawn lies in [-1, 1], as images do and latents do not.
     Raises InputError where diffusers is not installed, ValueError for a schedule whose last noise leaves an image seen.
     """
     try:
@@ -27,7 +32,7 @@ def scheduler(
     common: dict[str, Any] = {"num_train_timesteps": steps, "beta_schedule": schedule, "prediction_type": prediction}
     common["timestep_spacing"] = "trailing"
     if schedule == "scaled_linear":
-        common |= {"beta_start": 0.00085, "beta_end": 0.012}
+        common |= {"beta_start": betas[0], "beta_end": betas[1]}
     if solver == "dpm":
         found = DPMSolverMultistepScheduler(**common)
     else:

@@ -10,6 +10,8 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import nn
 
+from whence.models.attributes import Attributes
+
 
 class Prediction(NamedTuple):
     """Result of a batch: image (B, C, *spatial) in [-1, 1], displacement and inverse (B, D, *spatial).
@@ -35,6 +37,17 @@ class Retrieval(NamedTuple):
 
     strategy: str
     top: int
+
+
+class Neighbours(NamedTuple):
+    """People beside a sample: ``count`` drawn by a Gaussian of ``width`` about its conditions.
+
+    In a share ``dropped`` of training samples a condition is taken for unknown.
+    """
+
+    count: int
+    width: float
+    dropped: float = 0.0
 
 
 class Method(nn.Module):
@@ -67,6 +80,7 @@ class Method(nn.Module):
     config_class: ClassVar[type]
     config: Any
     multiple: int = 1
+    attributes: Attributes | None = None
     # Called with the steps done and their number by an ``infer`` that takes many.
     on_step: Callable[[int, int], None] | None = None
 
@@ -83,6 +97,23 @@ class Method(nn.Module):
         """How with this config it finds past cases in a bank of its training rows; None where it looks at none.
 
         A batch then holds, of a case for each sample, its images and masks of training as ``case_<column>``.
+        """
+        return None
+
+    @classmethod
+    def conditions(cls, config: Any) -> tuple[str, ...]:
+        """Columns of a table that it is told of an image with this config, as ``age``.
+
+        The constructor then gets ``attributes``, what the training rows' were, and keeps them; a batch holds
+        ``conditions`` (B, K), their vectors, NaN where unknown.
+        """
+        return ()
+
+    @classmethod
+    def neighbourhood(cls, config: Any) -> Neighbours | None:
+        """Which people's images it learns from beside a sample's; None where it looks at none.
+
+        A batch then holds ``near_target`` (B, N * C, *spatial), targets of N people of conditions near the sample's.
         """
         return None
 

@@ -39,6 +39,7 @@ class Predictor:
         labels: Volume | None = None,
         mask: Volume | None = None,
         asked: Asked | None = None,
+        conditions: Mapping[str, Any] | None = None,
         name: str = "the image",
         **info: Any,
     ) -> Trace:
@@ -48,8 +49,8 @@ class Predictor:
         own gets one by registering source and prediction; the trace then says ``recovered``. Without a
         ``generator`` sampling methods draw from seed 0. A method that looks at a target as well (registration,
         a reference) needs ``target``, of the same world, one that sees labels those of the source, one that sees a
-        tumour its ``mask``; others leave them alone. Past cases are found as ``asked``; where a volume's slice shows no
-        tumour it stays as it is.
+        tumour its ``mask``, one that is told conditions those that are known, by name; others leave them alone. Past
+        cases are found as ``asked``; where a volume's slice shows no tumour it stays as it is.
         Raises InputError where dimensions or channels are not the model's; ``name`` is the image's in it.
         """
         count, channels = source.tensor.shape[:2]
@@ -66,6 +67,9 @@ class Predictor:
             batch["target"] = self._target(target, lattice, source)
         if "source_labels" in self.method.inputs:
             batch["source_labels"] = self._labels(labels, lattice, source, name)
+        if self.method.attributes is not None:
+            vector = self.method.attributes.vector(conditions or {})
+            batch["conditions"] = vector.to(inputs.device).expand(len(inputs), -1)
         generator = generator or torch.Generator().manual_seed(0)
         if "source_mask" in self.method.inputs:
             mask = self._mask(mask, lattice, source, name)
@@ -78,7 +82,9 @@ class Predictor:
             assert mask is not None
             asked, plan = asked or Asked(), None
             if asked.resection is not None:
-                plan = self._mask(asked.resection, lattice, source, name)
+                plan = self._mask(asked.resection, lattice, source, name, "resection")
+                shown = resample(plan, source.grid, mode="label", outside="zeros")
+                tables["planned resection"] = source.with_tensor(shown.tensor.float())
                 batch["resection_mask"] = self.frame.enter_labels(plan, lattice)
             given = (self.method, self.frame, self.bank, source, mask, plan, lattice, asked, generator)
             found = cases_beside(*given)
@@ -139,16 +145,18 @@ class Predictor:
             raise InputError(f"none of the labels lies within {name}; expected a segmentation of it")
         return batch
 
-    def _mask(self, mask: Volume | None, lattice: Grid, source: Volume, name: str) -> Volume:
-        """The tumour's mask, 0 or 1."""
+    def _mask(self, mask: Volume | None, lattice: Grid, source: Volume, name: str, what: str = "mask") -> Volume:
+        """The tumour's mask, or that of the resection, 0 or 1."""
         if mask is None:
             raise InputError(f"{self.method.name} sees the tumour of an image; expected the mask of that of {name}")
         if mask.dims != source.dims or mask.tensor.shape[1] != 1:
             found = f"{mask.dims}D with {mask.tensor.shape[1]} channel(s)"
-            raise InputError(f"the mask of {name} is {source.dims}D with 1 channel; got {found}")
+            raise InputError(f"the {what} of {name} is {source.dims}D with 1 channel; got {found}")
         inside = mask.with_tensor((mask.tensor != 0).to(torch.uint8))
+        if not bool(inside.tensor.any()):
+            raise InputError(f"the {what} of {name} is empty; expected one that is not 0 where it is")
         if not bool(resample(inside, lattice, mode="label", outside="zeros").tensor.any()):
-            raise InputError(f"nothing of the mask lies within {name}; expected that of its tumour")
+            raise InputError(f"nothing of the {what} lies within {name}; expected one of this image")
         return inside
 
     def _infer(self, inputs: dict[str, torch.Tensor], generator: torch.Generator) -> Prediction:
@@ -157,7 +165,12 @@ class Predictor:
         device = next(self.method.parameters()).device
         beyond = {name: 0.0 if name.endswith(("_labels", "_mask", "_cavity")) else -1.0 for name in inputs}
         size = len(inputs["source"]) if self.method.together else self.batch
-        padded = {name: fit_shape(batch, enough, beyond[name]).to(device).split(size) for name, batch in inputs.items()}
+
+        def fitted(name: str, batch: torch.Tensor) -> torch.Tensor:
+            # Conditions have no place in space.
+            return batch if batch.ndim == 2 else fit_shape(batch, enough, beyond[name])
+
+        padded = {name: fitted(name, batch).to(device).split(size) for name, batch in inputs.items()}
         self.method.eval()
         with torch.no_grad():
             chunks = (dict(zip(padded, chunk, strict=True)) for chunk in zip(*padded.values(), strict=True))

@@ -52,3 +52,35 @@ class DenoisingUNet(nn.Module):
         if self.patch == 1:
             return self.net(images, steps)
         return pixelshuffle(self.net(pixelunshuffle(images, self.dims, self.patch), steps), self.dims, self.patch)
+
+
+class ConditionedUNet(nn.Module):
+    """Latents (B, channels, *spatial), steps (B,) and tokens (B, K, width) -> (B, channels, *spatial).
+
+    ``features`` from the finest level down, multiples of 8; the ``attention`` deepest levels attend to the tokens.
+    """
+
+    def __init__(
+        self, dims: int, channels: int, features: Sequence[int], blocks: int, attention: int, width: int
+    ) -> None:
+        from monai.networks.nets import DiffusionModelUNet
+
+        super().__init__()
+        levels = len(features)
+        self.multiple = 2 ** (levels - 1)
+        net = DiffusionModelUNet(
+            spatial_dims=dims,
+            in_channels=channels,
+            out_channels=channels,
+            channels=tuple(features),
+            num_res_blocks=blocks,
+            attention_levels=tuple(level >= levels - attention for level in range(levels)),
+            num_head_channels=8,
+            norm_num_groups=8,
+            with_conditioning=True,
+            cross_attention_dim=width,
+        )
+        self.net = for_one_volume(net)
+
+    def forward(self, latents: torch.Tensor, steps: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        return self.net(latents, steps, context=tokens)

@@ -59,6 +59,7 @@ def write_report(folder: str | Path, out: str | Path | None = None, max_megabyte
         "version": __version__,
         "metrics": summary.get("metrics", []),
         "total": len(findings.folders),
+        "sweep": summary.get("sweep"),
         "colours": {name: _ramp(ramp) for name, ramp in COLOURS.items()},
         "cases": cases,
     }

@@ -65,7 +65,7 @@ def build(
             begun = replace(begun, segments=(*begun.segments, *names), done=(*begun.done, *done))
             begun.write(folder, UNFINISHED)
         if not begun.segments:
-            raise InputError(f"no case for a bank in {folder}; expected rows with a mask")
+            raise InputError(f"no case for a bank in {folder}; expected rows whose masks are large enough")
         replace(begun, done=()).write(folder)
         (folder / UNFINISHED).unlink(missing_ok=True)
         if _crowded(folder):

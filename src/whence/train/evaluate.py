@@ -48,7 +48,10 @@ def evaluate(
     with progress_bar() as bar:
         task = bar.add_task("evaluating", total=len(table), note="")
         for row in table:
-            trace = predict_row(predictor, row, table, seed)
+            try:
+                trace = predict_row(predictor, row, table, seed)
+            except InputError as error:
+                raise InputError(f"row {row.id!r} of {data}: {error}") from error
             truth = Truth.of(row, trace.image)
             rows.append({"id": row.id, **score(trace, truth)})
             beside = score(nothing(trace), truth)
@@ -102,6 +105,7 @@ def predict_row(predictor: Predictor, row: Pair, table: PairsTable, seed: int = 
     target = read_image(row.path("target")) if "target" in predictor.method.inputs else None
     labels = read_labels(row.path("source_labels")) if "source_labels" in predictor.method.inputs else None
     given: dict[str, Any] = {"target": target, "labels": labels, "name": str(path), "id": row.id}
+    given |= {"conditions": row.conditions}
     if "source_mask" in predictor.method.inputs:
         patient = str(row.conditions.get("patient", row.id))
         given |= {"mask": read_labels(row.path("source_mask")), "asked": Asked(patient, rank=rank)}

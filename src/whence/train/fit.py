@@ -15,15 +15,27 @@ from typing import Any
 import torch
 
 from whence.data.frame import Frame, up_to_multiple
+from whence.data.neighbours import NeighbourDataset
 from whence.data.pairs import PairsTable
 from whence.data.retrieved import RetrievedDataset
 from whence.data.unpaired import UnpairedDataset
 from whence.errors import InputError
 from whence.models import find_method
+from whence.models.attributes import Attributes
+from whence.train.atlas import keep_general
 from whence.train.callbacks import Watch, progress_bar
 from whence.train.cases import bank_of
 from whence.train.checkpoints import LAST, WholeCheckpoints, has_checkpoint, latest_checkpoint
-from whence.train.run import RunConfig, check_folder, differences, load, model_path, save_model, write_config
+from whence.train.run import (
+    RunConfig,
+    check_alone,
+    check_folder,
+    differences,
+    load,
+    model_path,
+    save_model,
+    write_config,
+)
 from whence.train.samples import Samples, frame_of, held_out_of, samples_of, training_table
 from whence.train.settings import TrainConfig
 
@@ -39,6 +51,7 @@ def fit(method: str, data: str | Path, out: str | Path, model: Any = None, train
     train = train or TrainConfig()
     out, data = Path(out), Path(data)
     check_folder(out)
+    check_alone(out, "config.yaml")
     if out.resolve() == data.resolve().parent:
         raise InputError(f"{out} is the folder of the data, {data.name}; choose another --out for the run")
     chosen = find_method(method)
@@ -46,7 +59,8 @@ def fit(method: str, data: str | Path, out: str | Path, model: Any = None, train
     if train.steps < chosen.least_steps(model):
         least = chosen.least_steps(model)
         raise InputError(
-            f"{method} learns in stages; expected {least} steps or more with these options, got {train.steps}"
+            f"{method} learns in stages, whose steps count among --steps; expected {least} or more with these options, "
+            f"got {train.steps}"
         )
     table = training_table(data, chosen, chosen.sees_labels(model))
     training_rows = table.split("train")
@@ -65,8 +79,10 @@ def fit(method: str, data: str | Path, out: str | Path, model: Any = None, train
         return out
     if train.threads:
         torch.set_num_threads(train.threads)
+    named = chosen.conditions(model)
+    attributes = Attributes.of(named, [row.conditions for row in training_rows]) if named else None
     try:
-        net = config.build()
+        net = config.build(attributes=attributes)
     except ValueError as error:
         raise InputError(f"{method} cannot be built for {data}: {error}") from error
     if min(frame.shape) < net.multiple:
@@ -97,6 +113,8 @@ def fit(method: str, data: str | Path, out: str | Path, model: Any = None, train
     if known is None:
         # Only now is it known that these settings can be trained at all.
         write_config(config, out)
+    if named:
+        keep_general(training_rows, out)
     _run(trainer, net, config, samples, held_out, out)
     save_model(net, out)
     return out
@@ -199,9 +217,8 @@ def _summary(table: PairsTable, frame: Frame, samples: Samples, held_out: Sample
         slices = f"; {len(samples.sources)} sources and {len(samples.targets)} targets to train on, no pairs"
     elif isinstance(samples, RetrievedDataset):
         slices = f"; {len(samples.places)} images with a tumour to train on, past cases beside them"
-    elif len(samples) != len(table.split("train")):
+    elif not isinstance(samples, NeighbourDataset) and len(samples) != len(table.split("train")):
         slices = f"; {len(samples)} {frame.plane} slices to train on"
-    validation = (
-        "" if held_out is not None else "; no rows of split val to look at, so that nothing is held out while training"
-    )
+    none = "; no row of split val that it can look at, so that nothing is held out while training"
+    validation = "" if held_out is not None else none
     return f"{_counts(table)}{slices}; images of {shape} voxels of {spacing} mm{validation}"

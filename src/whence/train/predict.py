@@ -22,20 +22,26 @@ from whence.retrieval import Bank
 from whence.trace import Trace
 from whence.train.callbacks import progress_bar
 from whence.train.evaluate import beside_truth, predict_row, row_generator
-from whence.train.run import check_folder, load
+from whence.train.run import check_alone, check_folder, load
 from whence.train.score import Truth
 
 
 @dataclass(frozen=True)
 class Said:
     """What a user says of past cases and of the operation: whose not to show, which one or how many of the most
-    similar, a mask of what is cut out, another bank than the run's."""
+    similar, a mask of what is cut out, another bank than the run's; and the person's conditions, as ``age=65``."""
 
     patient: str | None = None
     case: str | None = None
     resection: str | Path | None = None
     cases: int = 1
     bank: str | Path | None = None
+    conditions: tuple[str, ...] = ()
+
+    @property
+    def of_tumours(self) -> bool:
+        """Whether anything of past cases or of the operation was said."""
+        return replace(self, conditions=()) != Said()
 
 
 def predict(
@@ -64,6 +70,7 @@ def predict(
     """
     image, out, said = Path(image), Path(out), said or Said()
     check_folder(out)
+    check_alone(out, "trace.json")
     predictor = load(run, device)
     judge = None if evaluator is None else load(evaluator, device)
     if judge is not None:
@@ -77,13 +84,19 @@ def predict(
     samples = max(samples, said.cases)
     if labels is not None and "source_labels" not in predictor.method.inputs:
         raise InputError(f"{run} is a {predictor.method.name} that sees no labels; expected no --labels")
-    if (mask is not None or said != Said()) and "source_mask" not in predictor.method.inputs:
+    if (mask is not None or said.of_tumours) and "source_mask" not in predictor.method.inputs:
         raise InputError(
             f"{run} is a {predictor.method.name} that looks at no tumour; expected none of --mask, --case, --cases, "
             "--patient, --resection, --bank"
         )
+    known = predictor.method.attributes
+    if said.conditions and known is None:
+        raise InputError(f"{run} is a {predictor.method.name} that is told no conditions; expected no --condition")
     if said.bank is not None:
         predictor = replace(predictor, bank=Bank(said.bank))
+    if predictor.bank is not None and said.cases > len({case.id for case in predictor.bank}):
+        held = len({case.id for case in predictor.bank})
+        raise InputError(f"{predictor.bank.folder} has {held} cases; expected --cases of as many at most")
     if image.suffix != ".csv":
         name = image.name.split(".")[0]
         source = read_image(image)
@@ -94,7 +107,8 @@ def predict(
         tumour = None if mask is None else read_labels(mask)
         common: dict[str, Any] = {"target": second, "labels": seen, "name": str(image), "id": name}
         plan = None if said.resection is None else read_labels(said.resection)
-        common |= {"mask": tumour}
+        common |= _record(run, seed, said)
+        common |= {"mask": tumour, "conditions": {} if known is None else known.parsed(said.conditions)}
         asked = Asked(said.patient, said.case, plan)
         with progress_bar() as bar:
             task = bar.add_task("predicting", total=samples, note="")
@@ -109,9 +123,11 @@ def predict(
                     range(seed, seed + samples),
                     lambda: bar.advance(task),
                 )
+        _warn_of_strangers(trace, str(image))
         return [_judged(trace, judge).save(out)]
     named = {"target": target, "labels": labels, "mask": mask}
     named |= {"patient": said.patient, "case": said.case, "resection": said.resection}
+    named |= {"condition": said.conditions or None}
     for option, given in named.items():
         if given is not None:
             raise InputError(f"{image} is a table, which names its own {option}; expected no --{option}")
@@ -130,6 +146,7 @@ def predict(
                     range(seed, seed + samples),
                     lambda: bar.advance(task),
                 )
+            _warn_of_strangers(trace, row.id)
             trace = _judged(trace, judge)
             if "target" in row.files:
                 trace = beside_truth(trace, Truth.of(row, trace.image), row)
@@ -154,6 +171,22 @@ def _noted(predictor: Predictor, bar: Progress, task: TaskID) -> Iterator[None]:
         yield
     finally:
         predictor.method.on_step = None
+
+
+def _record(run: str | Path, seed: int, said: Said) -> dict[str, Any]:
+    """What was asked for, so that a trace says how it was made."""
+    given = {name: value for name, value in vars(said).items() if value != getattr(Said(), name)}
+    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()}
+    named = {name: str(value) if isinstance(value, Path) else value for name, value in plain.items()}
+    return {"run": str(run), "seed": seed, **({"asked": named} if named else {})}
+
+
+def _warn_of_strangers(trace: Trace, name: str) -> None:
+    """Say where the past cases that were shown do not overlap the tumour at all."""
+    shown = trace.extras.get("retrieved cases", [])
+    if shown and not any(case["iou"] for case in shown):
+        cases = ", ".join(dict.fromkeys(str(case["case"]) for case in shown))
+        print(f"{name}: no past case that was shown overlaps this tumour ({cases}); they have little to say")
 
 
 def _judged(trace: Trace, judge: Predictor | None) -> Trace:

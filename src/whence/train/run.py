@@ -15,6 +15,7 @@ from whence.data.frame import Frame
 from whence.errors import InputError
 from whence.io import load_json, load_weights, load_yaml, save_json, save_weights, save_yaml
 from whence.models import Method, find_method
+from whence.models.attributes import Attributes
 from whence.models.predictor import Predictor
 from whence.retrieval import Bank
 from whence.train.settings import TrainConfig
@@ -23,6 +24,10 @@ from whence.train.settings import TrainConfig
 BANK = "bank"
 # What the networks of a run are that came from elsewhere.
 NETWORKS = "networks.json"
+# What the conditions of the rows were that a run was trained on.
+ATTRIBUTES = "attributes.json"
+# Settings that a run may be taken up with others of: they change how fast it is, not what it learns.
+FREE = ("threads",)
 
 
 @dataclass(frozen=True)
@@ -70,12 +75,14 @@ class RunConfig:
         except (TypeError, ValueError) as error:
             raise InputError(f"{path} is not the config of a whence run: {error}") from error
 
-    def build(self, networks: dict[str, Any] | None = None) -> Method:
+    def build(self, networks: dict[str, Any] | None = None, attributes: Attributes | None = None) -> Method:
         """The method with fresh weights drawn from the run's seed, of ``networks`` where a run keeps what they are.
 
+        ``attributes``: what those of the training rows were, of a method that is told any.
         Raises InputError where options make no network.
         """
-        frame, more = self.frame, {} if networks is None else {"networks": networks}
+        given = {"networks": networks, "attributes": attributes}
+        frame, more = self.frame, {name: value for name, value in given.items() if value is not None}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.train.seed)
             try:
@@ -95,7 +102,8 @@ def differences(old: RunConfig, new: RunConfig) -> list[str]:
         a, b = before[section], after[section]
         if not isinstance(a, dict) or not isinstance(b, dict):
             a, b = {section: a}, {section: b}
-        found += [f"{key}: {a.get(key)} -> {b.get(key)}" for key in {**a, **b} if a.get(key) != b.get(key)]
+        names = [key for key in {**a, **b} if key not in FREE]
+        found += [f"{key}: {a.get(key)} -> {b.get(key)}" for key in names if a.get(key) != b.get(key)]
     return found
 
 
@@ -107,9 +115,11 @@ def write_config(config: RunConfig, folder: Path) -> None:
 
 
 def save_model(method: Method, folder: Path) -> None:
-    """Write the weights as model.safetensors, and what networks from elsewhere are."""
+    """Write the weights as model.safetensors, what networks from elsewhere are and what conditions were."""
     if networks := method.networks():
         save_json(networks, folder / NETWORKS)
+    if method.attributes is not None:
+        save_json(method.attributes.to_dict(), folder / ATTRIBUTES)
     save_weights({name: value.detach().cpu() for name, value in method.state_dict().items()}, model_path(folder))
 
 
@@ -122,6 +132,17 @@ def check_folder(out: Path) -> None:
         raise InputError(f"cannot write to {out}: {there} is a file; expected a folder")
     if not os.access(there, os.W_OK | os.X_OK):
         raise InputError(f"cannot write to {out}: no permission in {there}")
+
+
+# What says of a folder what it holds.
+_SIGNS = {"trace.json": "a trace", "bank.json": "a case bank", "config.yaml": "a run", "phantom.yaml": "a data set"}
+
+
+def check_alone(out: Path, own: str = "") -> None:
+    """Raise InputError where a folder holds another of our things than ``own``, the file by which its kind is known."""
+    for sign, words in _SIGNS.items():
+        if sign != own and (out / sign).is_file():
+            raise InputError(f"{out} holds {words} ({sign}); choose another --out")
 
 
 def model_path(folder: Path) -> Path:
@@ -144,7 +165,9 @@ def load(folder: str | Path, device: str = "cpu") -> Predictor:
     config = RunConfig.from_file(folder / "config.yaml")
     if not model_path(folder).is_file():
         raise InputError(f"{folder} has no model.safetensors: its training has not finished; run the same fit again")
-    method = config.build(load_json(folder / NETWORKS) if (folder / NETWORKS).is_file() else None)
+    networks = load_json(folder / NETWORKS) if (folder / NETWORKS).is_file() else None
+    known = Attributes.from_dict(load_json(folder / ATTRIBUTES)) if (folder / ATTRIBUTES).is_file() else None
+    method = config.build(networks, known)
     weights = load_weights(model_path(folder))
     expected = method.state_dict()
     wrong = [n for n in {**expected, **weights} if _shape(expected, n) != _shape(weights, n)]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from whence.data import PairDataset, read_pairs, survey
 from whence.data.dataset import Progress
 from whence.data.frame import Frame
+from whence.data.neighbours import NeighbourDataset
 from whence.data.pairs import PairsTable
 from whence.data.retrieved import RetrievedDataset
 from whence.data.unpaired import UnpairedDataset
@@ -18,7 +20,7 @@ from whence.retrieval import Bank
 from whence.train.cases import with_cases
 from whence.train.settings import TrainConfig
 
-Samples = PairDataset | UnpairedDataset | RetrievedDataset
+Samples = PairDataset | UnpairedDataset | RetrievedDataset | NeighbourDataset
 
 
 def training_table(path: str | Path, method: type[Method], labels: bool = False) -> PairsTable:
@@ -37,8 +39,8 @@ def training_table(path: str | Path, method: type[Method], labels: bool = False)
     pairs = table.domain("source").complete(columns)
     if not any(row.split == "train" for row in pairs):
         raise InputError(
-            f"{method.name} learns from rows with {' and '.join(columns)}; {path} holds images of two domains, "
-            "and no row to train on names them all"
+            f"{method.name} learns from rows with {' and '.join(columns)}; {path} holds images of domains, "
+            "and no row to train on names them all, or none is of the target's"
         )
     return pairs
 
@@ -65,15 +67,23 @@ def samples_of(
 ) -> Samples:
     """The samples of a split: pairs, or sources joined with targets of other people; with what a method derives.
 
-    Of a method that looks at past cases each with one of ``pool``, its own rows if there is none, found in ``bank``.
+    Of a method that looks at past cases each with one of ``pool``, its own rows if there is none, found in ``bank``; of
+    one that looks at neighbours each with some of ``pool``.
     """
     common: dict[str, Any] = {"progress": progress}
     if isinstance(method, Method):
         common |= {"derive": method.derive, "labels": method.sees_labels(method.config)}
+        common |= {"told": method.attributes.vector} if method.attributes is not None else {}
     if not _unpaired(rows, method):
         pairs = PairDataset(rows, frame, columns=method.columns, optional=method.optional, masks=method.masks, **common)
         how = method.retrieval(method.config) if isinstance(method, Method) else None
-        return pairs if how is None or bank is None else with_cases(pairs, rows, pool or pairs, bank, how, seed)
+        if how is not None and bank is not None:
+            return with_cases(pairs, rows, pool or pairs, bank, how, seed)
+        near = method.neighbourhood(method.config) if isinstance(method, Method) else None
+        if near is None or not isinstance(method, Method) or method.attributes is None:
+            return pairs
+        nearness = partial(method.attributes.nearness, width=near.width)
+        return NeighbourDataset(pairs, pool or pairs, near.count, nearness, near.dropped, seed)
     own = replace(frame, source_channels=frame.target_channels)
     sources = PairDataset(rows.domain("source"), frame, columns=("source",), optional=(), **common)
     targets = PairDataset(rows.domain("target"), own, columns=("source",), optional=(), **common)
@@ -88,7 +98,7 @@ def held_out_of(
     bank: Bank | None = None,
     beside: Samples | None = None,
 ) -> Samples | None:
-    """The samples of split ``val``, past cases from those ``beside`` them.
+    """The samples of split ``val``, past cases and neighbours from those ``beside`` them.
 
     None without any, and where an unpaired method finds one domain of two there.
     """
@@ -97,7 +107,7 @@ def held_out_of(
     rows = table.split("val")
     if _unpaired(table, method) and not (rows.domain("source").rows and rows.domain("target").rows):
         return None
-    pool = beside.pool if isinstance(beside, RetrievedDataset) else None
+    pool = beside.pool if isinstance(beside, RetrievedDataset | NeighbourDataset) else None
     return samples_of(rows, frame, method, seed, bank=bank, pool=pool)
 
 

@@ -49,7 +49,7 @@ METRICS = (
     Metric("psnr", "PSNR in the body", "dB", "higher"),
     Metric("nmi", "NMI in the body", "", "higher"),
     Metric("mae", "MAE in the body", "of range", "lower"),
-    Metric("displacement_error", "Displacement error, brain", "mm", "lower"),
+    Metric("displacement_error", "Displacement error, body", "mm", "lower"),
     Metric("displacement_error_near", f"Displacement error within {NEAR_MM:.0f} mm of the lesion", "mm", "lower"),
     Metric("tre", "Target registration error", "mm", "lower"),
     Metric("tre_near", f"Target registration error within {NEAR_MM:.0f} mm of the lesion", "mm", "lower"),

@@ -54,6 +54,10 @@ function showCase() {
   byId("third").replaceChildren(...choices.map(({ key, name }) => make("option", { value: key }, name)));
   byId("third").disabled = choices.length < 2;
   byId("case").value = String(state.caseIndex);
+  if (PAGE.sweep) {
+    byId("sweep").value = String(state.caseIndex);
+    byId("swept").textContent = String(Math.round(100 * PAGE.sweep.values[state.caseIndex]) / 100);
+  }
   const kinds = { recovered: "field recovered by registration", registered: "two images registered", compared: "two images compared" };
   byId("kind").textContent = kinds[loaded.kind] || "field predicted by the model";
   for (const place of document.querySelectorAll("[data-name]")) {
@@ -162,6 +166,7 @@ function onKey(event) {
 function listen() {
   buildOverlays();
   byId("case").addEventListener("change", (e) => selectCase(Number(e.target.value)));
+  if (PAGE.sweep) byId("sweep").addEventListener("input", (e) => selectCase(Number(e.target.value)));
   byId("previous").addEventListener("click", () => step(-1));
   byId("next").addEventListener("click", () => step(1));
   byId("third").addEventListener("change", (e) => ((state.third = e.target.value), invalidate()));

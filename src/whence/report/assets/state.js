@@ -151,25 +151,35 @@ async function selectCase(index) {
   const next = await loadCase(PAGE.cases[index]);
   // Another case may have been asked for while this one was being unpacked.
   if (wanted !== index) return;
+  // All cases of a sweep have one source: its points stay, and so does what is looked at.
+  const along = Boolean(PAGE.sweep && loaded);
   loaded = next;
   state.caseIndex = index;
-  state.pins = [];
-  state.selected = null;
   state.cursor = null;
-  state.zoom = 1;
-  state.pan = [0, 0, 0];
-  state.hidden = new Set();
-  state.channel = Math.min(state.channel, loaded.channels - 1);
-  if (loaded.dims === 2) state.plane = "axial";
+  if (along) {
+    state.pins = state.pins.map(({ source, number, colour }) => ({ ...partnerOf(loaded, "source", source), number, colour }));
+  } else {
+    lookAnew();
+  }
   resetWindows();
-  const n = PLANES[state.plane].n;
-  for (const side of ["source", "prediction"]) state.slice[side] = snap(side, loaded.grids[side].centre[n]);
-  state.gridStep = gridStep();
   const names = thirdChoices().map((choice) => choice.key);
   if (!names.includes(state.third)) state.third = names[0] ?? null;
   document.body.classList.remove("loading");
   showCase();
   invalidate();
+}
+
+function lookAnew() {
+  state.pins = [];
+  state.selected = null;
+  state.zoom = 1;
+  state.pan = [0, 0, 0];
+  state.hidden = new Set();
+  state.channel = Math.min(state.channel, loaded.channels - 1);
+  if (loaded.dims === 2) state.plane = "axial";
+  const n = PLANES[state.plane].n;
+  for (const side of ["source", "prediction"]) state.slice[side] = snap(side, loaded.grids[side].centre[n]);
+  state.gridStep = gridStep();
 }
 
 function resetWindows() {

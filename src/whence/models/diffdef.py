@@ -1,0 +1,246 @@
+"""Diff-Def: latent diffusion generates the deformation that turns a general atlas into a conditional one.
+
+Paper: Diff-Def: Diffusion-Generated Deformation Fields for Conditional Atlases (arXiv 2403.16776).
+
+    z       = E(x)                                               a person's scan, by a KL autoencoder
+    L_LDM   = |v - v_theta(z_t, t, c)|^2                         v-prediction, conditions c
+    u_c     = D_u(z_c),  z_c drawn by the diffusion for c        the decoder, its last layer answering with a field
+    A_c     = A o exp(u_c)                                       the general atlas, carried
+    L_morph = |1/N sum_n R(A_c, x_n)|^2                          mean displacement to N neighbours of the condition
+    L       = L_LDM + m L_morph + b bending(u_c)
+
+Three stages: the autoencoder, the registration network R, then both fixed, the diffusion and the field's decoder.
+Ours: the decoder gives a velocity, smoothed; conditions are attended to as Fourier features and learnt vectors, each
+of which may be unknown, where the document writes them as text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from whence import kernels
+from whence.losses import bending_energy, gradient_energy, make_similarity
+from whence.models.attributes import Attributes
+from whence.models.diffdef_config import DiffDefConfig
+from whence.models.diffusion import scheduler, wanted
+from whence.models.method import Method, Neighbours, Prediction, frozen
+from whence.nets import RegistrationUNet, VelocityHead
+from whence.nets.autoencoder import KLAutoencoder
+from whence.nets.diffusion import ConditionedUNet
+from whence.nets.tokens import AttributeTokens
+
+# The document's ends of the noise schedule.
+BETAS = (0.0015, 0.0205)
+WINDOW = 9
+
+
+class DiffDef(Method):
+    """Conditional atlases: the source is the general atlas, targets are people of known conditions."""
+
+    name: ClassVar[str] = "diffdef"
+    config_class: ClassVar[type] = DiffDefConfig
+    optional: ClassVar[tuple[str, ...]] = ()
+    draws: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        config: DiffDefConfig,
+        dims: int,
+        source_channels: int,
+        target_channels: int,
+        attributes: Attributes,
+    ) -> None:
+        super().__init__()
+        if source_channels != target_channels:
+            raise ValueError(
+                f"atlas and people are seen by one autoencoder; got {source_channels} and {target_channels} channels"
+            )
+        self.config, self.dims = config, dims
+        self.attributes = attributes
+        self.vae = KLAutoencoder(dims, source_channels, config.vae_features, config.latent)
+        self.registration = RegistrationUNet(dims, 2 * source_channels, config.down, config.up)
+        self.moved = VelocityHead(dims, config.up[-1])
+        self.tokens = AttributeTokens(attributes.kinds, config.width)
+        self.unet = ConditionedUNet(dims, config.latent, config.features, config.blocks, config.attention, config.width)
+        self.fields = self.vae.field_decoder()
+        self.hints = nn.Linear(config.width, config.latent) if config.told else None
+        self.multiple = max(self.vae.multiple * self.unet.multiple, self.registration.multiple)
+        self.noise = self._solver("ddim")
+        # Latents are brought to a deviation of 1.
+        self.register_buffer("scale", torch.tensor(1.0))
+
+    @classmethod
+    def conditions(cls, config: DiffDefConfig) -> tuple[str, ...]:
+        return config.conditions
+
+    @classmethod
+    def neighbourhood(cls, config: DiffDefConfig) -> Neighbours:
+        return Neighbours(config.neighbours, config.neighbour_width, config.dropped)
+
+    @classmethod
+    def least_steps(cls, config: DiffDefConfig) -> int:
+        return config.vae_steps + config.registration_steps + 1
+
+    def encode(self, images: torch.Tensor) -> torch.Tensor:
+        """Latents (B, L, *lower) of images (B, C, *spatial): the means of their distributions."""
+        return self.vae.encode(images)[0] * self.scale
+
+    def field_of(self, latents: torch.Tensor, tokens: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+        """Velocity, or displacement, (B, D, *shape) in voxels of latents and of conditions as tokens (B, K, width)."""
+        seen = latents / self.scale
+        if self.hints is not None:
+            hint = self.hints(tokens.mean(dim=1))
+            seen = seen + hint.reshape(*hint.shape, *[1] * self.dims)
+        field = self.fields(seen)
+        return kernels.gaussian(field, self.config.smoothing) if self.config.smoothing else field
+
+    def displacements(self, field: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The displacement of a field, and its inverse where it is known."""
+        if self.config.field == "displacement":
+            return field, None
+        return kernels.exp(field, self.config.squarings), kernels.exp(-field, self.config.squarings)
+
+    def drawn(
+        self, shape: Sequence[int], tokens: torch.Tensor, generator: torch.Generator, through: int = 0
+    ) -> torch.Tensor:
+        """Latents (B, L, *lower) for images of ``shape`` under conditions.
+
+        Gradients pass through the last ``through`` steps.
+        """
+        c = self.config
+        lower = [n // self.vae.multiple for n in shape]
+        latents = torch.randn((len(tokens), c.latent, *lower), generator=generator).to(tokens)
+        solver = self._solver(c.solver)
+        solver.set_timesteps(c.solver_steps)
+        for done, time in enumerate(solver.timesteps, start=1):
+            with torch.set_grad_enabled(torch.is_grad_enabled() and done > c.solver_steps - through):
+                answer = self.unet(latents, time.expand(len(latents)).to(latents.device), tokens)
+                latents = solver.step(answer, time, latents).prev_sample
+            if self.on_step is not None:
+                self.on_step(done, c.solver_steps)
+        return latents
+
+    @torch.no_grad()
+    def infer(self, batch: dict[str, torch.Tensor], generator: torch.Generator) -> Prediction:
+        atlas = batch["source"]
+        tokens = self.tokens(batch["conditions"])
+        latents = self.drawn(atlas.shape[2:], tokens, generator)
+        forward, backward = self.displacements(self.field_of(latents, tokens, atlas.shape[2:]))
+        return Prediction(kernels.warp(atlas, forward), forward, backward)
+
+    def optimizers(self) -> list[torch.optim.Optimizer]:
+        c = self.config
+        last = [self.tokens, self.unet, self.fields, *([] if self.hints is None else [self.hints])]
+        parts = ([self.vae], [self.registration, self.moved], last)
+        rates = (c.vae_rate, c.registration_rate, c.learning_rate)
+        return [
+            torch.optim.AdamW([p for net in nets for p in net.parameters()], lr=rate)
+            for nets, rate in zip(parts, rates, strict=True)
+        ]
+
+    def training_step(
+        self,
+        batch: dict[str, torch.Tensor],
+        optimizers: Sequence[torch.optim.Optimizer],
+        backward: Callable[[torch.Tensor], None],
+        generator: torch.Generator,
+        step: int = 0,
+    ) -> dict[str, torch.Tensor]:
+        c = self.config
+        first, second = c.vae_steps, c.vae_steps + c.registration_steps
+        stage = (step >= first) + (step >= second)
+        if step == second:
+            # It begins as the decoder of images that the first stage has left.
+            self._begin_fields()
+        terms = (self._images, self._registered, self._generated)[stage](batch, generator)
+        loss = sum(weight * terms[name] for name, weight in self._weights(stage).items())
+        optimizers[stage].zero_grad()
+        backward(loss)
+        optimizers[stage].step()
+        return {"loss": loss.detach(), **{name: term.detach() for name, term in terms.items()}}
+
+    @torch.no_grad()
+    def validation_step(self, batch: dict[str, torch.Tensor], generator: torch.Generator) -> dict[str, torch.Tensor]:
+        terms = (self._images(batch, generator, learn=False), self._registered(batch, generator))
+        return terms[0] | terms[1] | self._generated(batch, generator)
+
+    def _weights(self, stage: int) -> dict[str, float]:
+        c = self.config
+        weights: tuple[dict[str, float], ...] = (
+            {"image": 1.0, "kl": c.kl},
+            {"similarity": 1.0, "smooth": c.registration_smoothness},
+            {"noise": 1.0, "morphology": c.morphology, "bending": c.bending},
+        )
+        return weights[stage]
+
+    def _images(
+        self, batch: dict[str, torch.Tensor], generator: torch.Generator, learn: bool = True
+    ) -> dict[str, torch.Tensor]:
+        """Terms of the autoencoder, and the latents' scale as it is seen so far."""
+        images = batch["target"]
+        mean, deviation = self.vae.encode(images)
+        drawn = mean + deviation * torch.randn(mean.shape, generator=generator).to(mean)
+        if learn:
+            with torch.no_grad():
+                self.scale.lerp_(1 / mean.std().clamp_min(1e-3), 0.02)
+        apart = self.vae.decode(drawn) - images
+        divergence = (mean.square() + deviation.square() - 2 * deviation.log() - 1) / 2
+        return {"image": apart.abs().mean(), "kl": divergence.sum() / images.numel()}
+
+    def _velocity(self, moving: torch.Tensor, fixed: torch.Tensor) -> torch.Tensor:
+        """Velocity (B, D, *spatial) by which the registration network carries one image onto another."""
+        return self.moved(self.registration(torch.cat([moving, fixed], dim=1)), moving.shape[2:])
+
+    def _registered(self, batch: dict[str, torch.Tensor], generator: torch.Generator) -> dict[str, torch.Tensor]:
+        """Terms of the registration network, both directions, of the atlas or a person and another person."""
+        fixed = batch["near_target"][:, : batch["target"].shape[1]]
+        atlas = torch.rand((len(fixed), *[1] * (self.dims + 1)), generator=generator) < 0.5
+        moving = torch.where(atlas.to(fixed.device), batch["source"], batch["target"])
+        velocity, compare = self._velocity(moving, fixed), make_similarity("ncc", window=WINDOW)
+        there = kernels.warp(moving, kernels.exp(velocity, self.config.squarings))
+        back = kernels.warp(fixed, kernels.exp(-velocity, self.config.squarings))
+        similarity = (compare(there, fixed) + compare(back, moving)) / 2
+        return {"similarity": similarity, "smooth": gradient_energy(velocity)}
+
+    def _generated(self, batch: dict[str, torch.Tensor], generator: torch.Generator) -> dict[str, torch.Tensor]:
+        """Terms of the third stage: the noise, and what the generated field does to the atlas."""
+        tokens = self.tokens(batch["conditions"])
+        terms = {"noise": self._noise(batch["target"], tokens, generator)}
+        latents = self.drawn(batch["source"].shape[2:], tokens, generator, self.config.through)
+        field = self.field_of(latents, tokens, batch["source"].shape[2:])
+        carried = kernels.warp(batch["source"], self.displacements(field)[0])
+        with frozen([self.registration, self.moved]):
+            terms["morphology"] = self._apart(carried, batch["near_target"]).square().sum(dim=1).mean()
+        terms["bending"] = bending_energy(field)
+        return terms
+
+    def _noise(self, images: torch.Tensor, tokens: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        with torch.no_grad():
+            clean = self.encode(images)
+        step = torch.randint(0, self.config.noise_steps, (len(clean),), generator=generator).to(clean.device)
+        noise = torch.randn(clean.shape, generator=generator).to(clean)
+        answer = self.unet(self.noise.add_noise(clean, noise, step), step, tokens)
+        return (answer - wanted(self.noise, clean, noise, step)).square().mean()
+
+    def _apart(self, atlas: torch.Tensor, near: torch.Tensor) -> torch.Tensor:
+        """Mean displacement (B, D, *spatial) of atlases' registrations to their neighbours (B, N * C, *spatial)."""
+        channels = atlas.shape[1]
+        people = near.unflatten(1, (-1, channels))
+        count = people.shape[1]
+        moving = atlas[:, None].expand(-1, count, *[-1] * (self.dims + 1)).flatten(0, 1)
+        velocity = self._velocity(moving, people.flatten(0, 1))
+        moved = kernels.exp(velocity, self.config.squarings)
+        return moved.unflatten(0, (len(atlas), count)).mean(dim=1)
+
+    def _begin_fields(self) -> None:
+        """The field's decoder takes the weights of the image's, but for its last layer."""
+        known = nn.Sequential(self.vae.net.post_quant_conv, self.vae.net.decoder).state_dict()
+        own = self.fields.state_dict()
+        self.fields.load_state_dict(own | {n: v for n, v in known.items() if n in own and own[n].shape == v.shape})
+
+    def _solver(self, name: str) -> Any:
+        return scheduler(name, self.config.noise_steps, "scaled_linear", "v_prediction", clip=False, betas=BETAS)

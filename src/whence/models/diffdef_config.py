@@ -1,0 +1,115 @@
+"""Options of Diff-Def."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from whence.models.diffusion import SOLVERS
+
+_RANGES = (
+    ("latent", 1, 64),
+    ("vae_steps", 1, 10**9),
+    ("registration_steps", 1, 10**9),
+    ("kl", 0, 1e3),
+    ("blocks", 1, 8),
+    ("attention", 0, 8),
+    ("width", 8, 8192),
+    ("registration_smoothness", 0, 1e6),
+    ("neighbours", 1, 1000),
+    ("neighbour_width", 1e-3, 100),
+    ("dropped", 0, 1),
+    ("morphology", 0, 1e6),
+    ("bending", 0, 1e6),
+    ("through", 0, 1000),
+    ("smoothing", 0, 100),
+    ("squarings", 0, 16),
+    ("noise_steps", 10, 100_000),
+    ("solver_steps", 1, 1000),
+)
+
+
+@dataclass(frozen=True)
+class DiffDefConfig:
+    """Options of Diff-Def; the defaults are the published setting where the document names one.
+
+    Args:
+        conditions: columns of the table that an atlas is asked for by: numbers, or words.
+        vae_features: channels of the autoencoder, from the image's resolution down, multiples of 8.
+        latent: channels of its latents.
+        vae_steps: training steps of the first stage, the autoencoder's.
+        vae_rate: its learning rate.
+        kl: weight of the latents' divergence from a normal distribution.
+        registration_steps: training steps of the second stage, the registration network's.
+        registration_rate: its learning rate.
+        registration_smoothness: weight of its velocity's gradient energy.
+        down: features of its U-Net from full resolution down.
+        up: features on the way back.
+        features: channels of the denoiser, from the latents' resolution down, multiples of 8.
+        blocks: residual blocks of the denoiser at each level.
+        attention: how many of its deepest levels attend to the conditions.
+        width: of the vectors that they attend to.
+        told: whether the field's decoder is told the conditions as well, and need not read them from the latents.
+        field: velocity, whose exponential is a diffeomorphism, or displacement, which may fold.
+        smoothing: deviation, in voxels, of the Gaussian under which the decoder's answer becomes the field: a velocity
+            folds nowhere if it is smooth over voxels.
+        squarings: steps of scaling and squaring.
+        neighbours: people that the atlas is registered to at a training step.
+        neighbour_width: deviation of the Gaussian by which they are drawn, in deviations of the attributes.
+        dropped: share of training samples in which an attribute is taken for unknown.
+        morphology: weight of the squared mean displacement to the neighbours.
+        bending: weight of the field's bending energy.
+        through: of the last solver steps how many let the gradient of what the field does pass to the denoiser.
+        noise_steps: steps of the noise schedule.
+        solver: ddim, or dpm for DPM-Solver++.
+        solver_steps: denoising steps, when sampling and inside of training.
+        learning_rate: of AdamW, for the third stage.
+    """
+
+    conditions: tuple[str, ...] = ("age",)
+    vae_features: tuple[int, ...] = (32, 64, 128, 128)
+    latent: int = 3
+    vae_steps: int = 20_000
+    vae_rate: float = 1e-4
+    kl: float = 1e-6
+    registration_steps: int = 20_000
+    registration_rate: float = 1e-4
+    registration_smoothness: float = 1.0
+    down: tuple[int, ...] = (16, 32, 32, 32, 32)
+    up: tuple[int, ...] = (32, 32, 32, 32, 16, 16)
+    features: tuple[int, ...] = (256, 512, 768)
+    blocks: int = 2
+    attention: int = 2
+    width: int = 1024
+    told: bool = False
+    field: Literal["velocity", "displacement"] = "velocity"
+    smoothing: float = 1.0
+    squarings: int = 7
+    neighbours: int = 15
+    neighbour_width: float = 0.2
+    dropped: float = 0.1
+    morphology: float = 1.0
+    bending: float = 1.0
+    through: int = 0
+    noise_steps: int = 1000
+    solver: Literal["ddim", "dpm"] = "ddim"
+    solver_steps: int = 20
+    learning_rate: float = 2.5e-5
+
+    def __post_init__(self) -> None:
+        for name in ("conditions", "vae_features", "features", "down", "up"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if not self.conditions or len(set(self.conditions)) < len(self.conditions):
+            raise ValueError(f"conditions are names of columns, each once; got {list(self.conditions)}")
+        for name in ("features", "vae_features"):
+            found = getattr(self, name)
+            if len(found) < 2 or any(n < 8 or n % 8 for n in found):
+                raise ValueError(f"{name} are two multiples of 8 or more; got {list(found)}")
+        for name, least, most in _RANGES:
+            if not least <= getattr(self, name) <= most:
+                raise ValueError(f"{name} must lie between {least:g} and {most:g}; got {getattr(self, name)}")
+        if self.solver not in SOLVERS:
+            raise ValueError(f"unknown solver {self.solver!r}; expected one of {', '.join(SOLVERS)}")
+        for name, most in (("solver_steps", self.noise_steps), ("through", self.solver_steps)):
+            if getattr(self, name) > most:
+                raise ValueError(f"expected at most {most} {name}; got {getattr(self, name)}")

@@ -1,0 +1,155 @@
+"""Conditional atlases: what a run makes of the general one under conditions, alone or along a sweep of one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from whence.data.dataset import read_image
+from whence.data.pairs import PairsTable
+from whence.errors import InputError
+from whence.field import jacobian_determinant
+from whence.io import load_yaml, read, read_labels, save_json, save_yaml, write, write_labels
+from whence.models.draws import joined
+from whence.models.predictor import Predictor
+from whence.space import Volume
+from whence.trace import Trace
+from whence.train.callbacks import progress_bar
+from whence.train.evaluate import row_generator
+from whence.train.run import check_alone, check_folder, load
+
+# The general atlas and its labels, in the folder of a run whose rows all have it as their source.
+GENERAL, LABELS, NAMES = "general.nii.gz", "general_labels.nii.gz", "label_names.yaml"
+MOST = 200
+LEAST_DETERMINANT = 1e-3
+
+
+def keep_general(rows: PairsTable, run: Path) -> None:
+    """Keep the one source of all rows in the run's folder, with its labels; nothing where rows have several."""
+    for column, name in (("source", GENERAL), ("source_labels", LABELS)):
+        found = {row.files.get(column) for row in rows}
+        path = found.pop() if len(found) == 1 else None
+        if path is None or (run / name).is_file():
+            continue
+        if column == "source":
+            write(read(path), run / name)
+        elif (run / GENERAL).is_file():
+            write_labels(read_labels(path), run / name)
+            save_yaml(rows.label_names, run / NAMES)
+
+
+def write_atlas(
+    run: str | Path,
+    out: str | Path,
+    conditions: Sequence[str] = (),
+    sweep: str | None = None,
+    samples: int = 1,
+    seed: int = 0,
+    image: str | Path | None = None,
+    labels: str | Path | None = None,
+    device: str = "cpu",
+) -> list[Path]:
+    """Write the conditional atlas as a trace folder, or those of a sweep such as ``age=50:80:5`` under ``out/cases``.
+
+    Beside what every trace has: the carried labels and their volumes, the log of the Jacobian's determinant, and of
+    more ``samples`` than one their mean and deviations. ``image`` is the general atlas, if not the one that the run
+    was trained with, ``labels`` its labels. Returns the trace folders.
+    Raises InputError where the run is told no conditions, or not these.
+    """
+    out, run = Path(out), Path(run)
+    check_folder(out)
+    check_alone(out, "trace.json")
+    predictor = load(run, device)
+    known = predictor.method.attributes
+    if known is None:
+        raise InputError(f"{run} is a {predictor.method.name}, which is told no conditions; expected a run of diffdef")
+    if samples < 1:
+        raise InputError(f"expected 1 sample or more; got {samples}")
+    asked = known.parsed(conditions)
+    swept, values = _swept(sweep, known.names)
+    if swept in asked:
+        raise InputError(f"{swept} is given as a condition and as a sweep; expected one of them")
+    atlas = _general(run, image)
+    beside = labels if labels is not None else (run / LABELS if image is None and (run / LABELS).is_file() else None)
+    carried = None if beside is None else read_labels(beside)
+    names = load_yaml(run / NAMES) if labels is None and (run / NAMES).is_file() else {}
+    folders: list[Path] = []
+    with progress_bar() as bar:
+        task = bar.add_task("drawing atlases", total=samples * max(1, len(values)), note="")
+        for value in values or [None]:
+            at = asked if value is None else {**asked, swept: value}
+            title = "_".join(f"{key}_{_plain(found)}" for key, found in at.items()) or "unconditional"
+            traces = []
+            for number in range(seed, seed + samples):
+                # Along a sweep the same noise, so that nothing but the condition changes.
+                traces.append(_atlas(predictor, atlas, carried, names, at, title, number))
+                bar.advance(task)
+            trace = traces[0] if samples == 1 else joined(traces)
+            folders.append(trace.with_truth(None, carried).save(out if value is None else out / "cases" / title))
+    if values:
+        summary = {"title": f"Conditional atlas along {swept}", "method": predictor.method.name}
+        summary |= {"cases": [folder.name for folder in folders], "sweep": {"name": swept, "values": values}}
+        save_json(summary, out / "summary.json")
+    return folders
+
+
+def _atlas(
+    predictor: Predictor,
+    atlas: Volume,
+    labels: Volume | None,
+    names: Mapping[str, str],
+    conditions: Mapping[str, Any],
+    name: str,
+    seed: int,
+) -> Trace:
+    known = {"label_names": dict(names)} if names else {}
+    given = {"conditions": conditions, "name": "the atlas", "id": name}
+    trace = predictor.predict(atlas, row_generator(seed, "atlas"), **given, **known)
+    determinant = jacobian_determinant(trace.displacement)
+    extras: dict[str, Any] = {"log Jacobian": trace.image.with_tensor(determinant.clamp_min(LEAST_DETERMINANT).log())}
+    extras["conditions"] = [dict(conditions)]
+    if labels is not None:
+        found = volumes(trace.carry(labels))
+        extras["volumes [ml]"] = [{names.get(label, label): volume for label, volume in found.items()}]
+    return replace(trace, extras={**trace.extras, **extras})
+
+
+def _plain(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def volumes(labels: Volume) -> dict[str, float]:
+    """Volume of each label in ml; of a slice, as if it were 10 mm thick."""
+    voxel = float(np.prod(labels.grid.spacing)) * (10.0 if labels.dims == 2 else 1.0) / 1000
+    found, counts = torch.unique(labels.tensor, return_counts=True)
+    return {str(int(n)): round(int(c) * voxel, 3) for n, c in zip(found, counts, strict=True) if int(n)}
+
+
+def _general(run: Path, image: str | Path | None) -> Volume:
+    if image is not None:
+        return read_image(image)
+    if not (run / GENERAL).is_file():
+        raise InputError(f"{run} keeps no {GENERAL}: its rows had several sources; expected the atlas as --image")
+    return read_image(run / GENERAL)
+
+
+def _swept(sweep: str | None, names: Sequence[str]) -> tuple[str, list[float]]:
+    """The name and the values of a sweep, ``age=50:80:5``."""
+    if sweep is None:
+        return "", []
+    name, _, numbers = sweep.partition("=")
+    try:
+        first, last, step = map(float, numbers.split(":"))
+    except ValueError as error:
+        raise InputError(f"expected a sweep as {names[0]}=FIRST:LAST:STEP; got {sweep!r}") from error
+    if name not in names:
+        raise InputError(f"the model knows nothing of {name!r}; expected {' or '.join(names)}")
+    count = (last - first) / step if step else 0
+    if not 0 < count <= MOST:
+        raise InputError(f"expected a sweep of 2 to {MOST} values from FIRST to LAST by STEP; got {sweep!r}")
+    return name, [round(first + step * n, 6) for n in range(int(count + 1e-6) + 1)]

@@ -1,0 +1,178 @@
+"""Diff-Def: stages, diffeomorphic fields, the morphology term, conditions that are heard."""
+
+import pytest
+import torch
+
+from whence import kernels
+from whence.field import Displacement, jacobian_determinant
+from whence.models.attributes import Attributes
+from whence.models.diffdef import DiffDef
+from whence.models.diffdef_config import DiffDefConfig
+from whence.space import Grid
+
+SMALL = {
+    "vae_features": (8, 16),
+    "features": (16, 32),
+    "blocks": 1,
+    "attention": 1,
+    "width": 16,
+    "vae_steps": 1,
+    "registration_steps": 1,
+    "down": (8, 16),
+    "up": (16, 8),
+    "neighbours": 2,
+    "solver_steps": 3,
+    "squarings": 5,
+}
+KNOWN = Attributes(("age",), {"age": (50.0, 20.0)}, {})
+SHAPES = [(32, 24), (16, 16, 16)]
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def net_of(dims, **options):
+    torch.manual_seed(0)
+    return DiffDef(DiffDefConfig(**{**SMALL, **options}), dims, 1, 1, attributes=KNOWN)
+
+
+def batch_of(shape, count=2):
+    dims = len(shape)
+    images = torch.rand((count, 5, *shape), generator=generator(1)) * 2 - 1
+    smooth = torch.nn.functional.avg_pool2d if dims == 2 else torch.nn.functional.avg_pool3d
+    images = 3 * smooth(images, 5, 1, 2)
+    return {
+        "source": images[:, :1],
+        "target": images[:, 1:2],
+        "near_target": images[:, 2:4],
+        "conditions": torch.tensor([[-1.0], [float("nan")]])[:count],
+    }
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_each_stage_trains_its_own_part(shape):
+    net, batch = net_of(len(shape)), batch_of(shape)
+    optimizers = net.optimizers()
+    expected = [{"vae"}, {"registration", "moved"}, {"tokens", "unet", "fields"}]
+    for step, (parts, terms) in enumerate(
+        zip(expected, ({"image", "kl"}, {"similarity", "smooth"}, {"noise", "morphology", "bending"}), strict=True)
+    ):
+        before = {name: part.detach().clone() for name, part in net.named_parameters()}
+        report = net.training_step(batch, optimizers, lambda loss: loss.backward(), generator(step), step)
+        assert set(report) == {"loss"} | terms
+        changed = {n.split(".")[0] for n, p in net.named_parameters() if not torch.equal(p, before[n])}
+        assert changed == parts
+    assert all(bool(torch.isfinite(v)) for v in net.validation_step(batch, generator()).values())
+
+
+def test_the_fields_decoder_begins_as_the_images():
+    net, batch = net_of(2), batch_of(SHAPES[0])
+    optimizers = net.optimizers()
+    for step in range(2):
+        net.training_step(batch, optimizers, lambda loss: loss.backward(), generator(step), step)
+    net._begin_fields()
+    latents = torch.randn(1, 3, 16, 12, generator=generator())
+    own, images = dict(net.fields.named_parameters()), net.vae.net.decoder.blocks
+    first = next(name for name in own if name.startswith("1.blocks.0"))
+    assert torch.equal(own[first], images[0].state_dict()[first.removeprefix("1.blocks.0.")])
+    assert float(net.fields(latents).detach().abs().max()) < 0.2
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_velocity_folds_nowhere_and_the_inverse_is_one(shape):
+    net, batch = net_of(len(shape), smoothing=1.5).eval(), batch_of(shape)
+    torch.nn.init.normal_(net.fields[1].blocks[-1].weight, std=0.2, generator=generator())
+    found = net.infer(batch, generator())
+    assert torch.allclose(found.image, kernels.warp(batch["source"], found.displacement))
+    assert float(found.displacement.abs().max()) > 0.5
+    grid = Grid(shape, torch.eye(len(shape) + 1).numpy())
+    for field in (found.displacement[:1], found.inverse[:1]):
+        assert float(jacobian_determinant(Displacement(field, grid)).min()) > 0
+    # There and back, in voxels; beyond the border the field goes on as it is there.
+    around = kernels.compose(found.displacement, found.inverse)
+    inner = (slice(None), slice(None), *[slice(6, -6)] * len(shape))
+    assert float(around[inner].abs().mean()) < 0.1
+
+
+def test_a_displacement_is_taken_as_it_is():
+    net, batch = net_of(2, field="displacement").eval(), batch_of(SHAPES[0])
+    found = net.infer(batch, generator())
+    assert found.inverse is None
+    assert found.displacement.shape == (2, 2, 32, 24)
+
+
+def test_draws_are_seeded_and_conditions_heard():
+    net, batch = net_of(2).eval(), batch_of(SHAPES[0])
+    torch.nn.init.normal_(net.fields[1].blocks[-1].weight, std=0.15, generator=generator())
+    for part in net.unet.parameters():
+        if not bool(part.any()):
+            # As it begins, attention's answer and the last convolution are 0.
+            torch.nn.init.normal_(part, std=0.2, generator=generator())
+    one, again, other = (net.infer(batch, generator(seed)).displacement for seed in (0, 0, 1))
+    assert torch.equal(one, again)
+    assert not torch.equal(one, other)
+    older = {**batch, "conditions": batch["conditions"] + 2}
+    found = net.infer(older, generator()).displacement
+    # The second's is unknown in both.
+    assert not torch.allclose(found[0], one[0], atol=1e-5)
+    assert torch.allclose(found[1], one[1], atol=1e-5)
+
+
+def test_the_morphology_term_pulls_the_atlas_to_its_neighbours_middle():
+    """A registration network that answers with a known motion: the term is the square of the motions' mean."""
+    net, batch = net_of(2), batch_of(SHAPES[0])
+
+    def velocity(moving, fixed):
+        # Neighbours in turn, atlas by atlas: one lies a voxel up, the other three down.
+        moved = torch.zeros(len(moving), 2, 32, 24)
+        moved[0::2, 0], moved[1::2, 0] = 1.0, -3.0
+        return moved
+
+    net._velocity = velocity
+    found = net._apart(batch["source"], batch["near_target"])
+    torch.testing.assert_close(found[:, 0], torch.full((2, 32, 24), -1.0), atol=1e-4, rtol=0)
+    assert not bool(found[:, 1].any())
+
+
+def test_it_learns_the_motion_that_a_condition_means():
+    """People are the atlas, shifted by their age: the atlas of an age is the atlas, shifted so."""
+    torch.manual_seed(0)
+    options = {"vae_steps": 20, "registration_steps": 220, "told": True, "through": 0, "registration_smoothness": 0.02}
+    rates = {"registration_rate": 3e-3, "learning_rate": 3e-3, "bending": 0.1, "morphology": 1.0}
+    net = net_of(2, **options, **rates)
+    places = torch.stack(torch.meshgrid(torch.linspace(-1, 1, 32), torch.linspace(-1, 1, 24), indexing="ij"))
+    atlas = (torch.exp(-(places.square().sum(dim=0)) / 0.15) * 1.6 - 0.8)[None, None]
+
+    def people(ages):
+        shift = torch.zeros(len(ages), 2, 32, 24)
+        shift[:, 0] = 1.5 * ages.reshape(-1, 1, 1)
+        return kernels.warp(atlas.expand(len(ages), -1, -1, -1), shift)
+
+    optimizers = net.optimizers()
+    for step in range(420):
+        ages = torch.tensor([-1.0, 1.0]) if step % 2 else 2 * torch.rand(2, generator=generator(step)) - 1
+        shown = people(ages)
+        batch = {"source": atlas.expand(2, -1, -1, -1), "target": shown, "near_target": shown.repeat(1, 2, 1, 1)}
+        if 20 <= step < 240:
+            # People are registered to others; here of the other age.
+            batch["near_target"] = shown.flip(0)
+        batch["conditions"] = ages[:, None]
+        net.training_step(batch, optimizers, lambda loss: loss.backward(), generator(step), step)
+    net.eval()
+    asked = {"source": atlas.expand(2, -1, -1, -1), "conditions": torch.tensor([[-1.0], [1.0]])}
+    found = net.infer(asked, generator()).displacement[:, 0, 10:22, 8:16].mean(dim=(1, 2))
+    # 3 voxels apart in truth, 0 if the condition were not heeded.
+    assert float(found[1] - found[0]) > 1.5
+
+
+def test_what_makes_no_model_is_said():
+    for options, reason in [
+        ({"conditions": ()}, "names of columns"),
+        ({"features": (16,)}, "two multiples of 8"),
+        ({"neighbours": 0}, "neighbours must lie between"),
+        ({"solver": "euler"}, "unknown solver"),
+        ({"through": 30}, "at most 20 through"),
+    ]:
+        with pytest.raises(ValueError, match=reason):
+            DiffDefConfig(**options)
