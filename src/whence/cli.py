@@ -20,6 +20,7 @@ COMMANDS = {
     "error": "map where two images disagree about the place of things, whatever their modalities",
     "translate": "give an image another one's appearance",
     "register": "register two images, or the pairs of a table; writes trace folders",
+    "template": "the mean image of a table's people in the mean of their shapes",
     "apply": "warp an image, labels or points by a field",
     "evaluate": "tables of a run over held-out pairs",
     "report": "the page of a trace folder or an evaluation",
@@ -255,6 +256,25 @@ def _register(given: list[str]) -> None:
     print(register_with_bar(images, options.out, config))
 
 
+def _template(given: list[str]) -> None:
+    from whence.train.register import RegisterConfig
+    from whence.train.template import build_template
+
+    parser = _parser("template")
+    parser.add_argument("data", type=Path, help="pairs.csv of people")
+    parser.add_argument("--out", type=Path, required=True, help="folder of template.nii.gz and of what it is made by")
+    parser.add_argument("--column", type=str, default="target", help="column of the images; COLUMN_labels holds labels")
+    parser.add_argument("--rounds", type=int, default=4, help="how often all are registered to their mean")
+    parser.add_argument("--start", type=Path, default=None, help="image to begin with, instead of the plain mean")
+    parser.add_argument("--jobs", type=int, default=1, help="processes that share the people")
+    parser.add_argument("--scheduler", type=str, default=None, help="Dask cluster, as tcp://host:8786")
+    parser.add_class_arguments(RegisterConfig, sub_configs=False)
+    options = parser.parse_args(given)
+    config = RegisterConfig(**{name: getattr(options, name) for name in RegisterConfig.__dataclass_fields__})
+    chosen = (options.rounds, options.column, options.start, options.jobs, options.scheduler)
+    print(build_template(options.data, options.out, config, *chosen))
+
+
 def _apply(given: list[str]) -> None:
     from whence.train.apply import apply
 
@@ -380,6 +400,7 @@ _DOORS: dict[str, Callable[[list[str]], None]] = {
     "error": _error,
     "translate": _translate,
     "register": _register,
+    "template": _template,
     "apply": _apply,
     "evaluate": _evaluate,
     "report": _report,

@@ -1,0 +1,81 @@
+"""Conditional atlases on the command line: fit, atlas, sweep, report, evaluate; what makes no sense is said."""
+
+import json
+
+import pytest
+
+from whence import cli
+from whence.data.phantom import write_phantom
+from whence.io import read, read_labels
+from whence.trace import Trace
+
+SMALL = "--vae_features [8,16] --features [16,32] --blocks 1 --attention 1 --width 16 --down [8,16] --up [16,8]"
+STEPS = "--vae_steps 2 --registration_steps 2 --steps 6 --save_every 3 --batch_size 2 --neighbours 2 --solver_steps 3"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("atlas")
+    table = write_phantom("cohort", 12, 32, folder / "cohort")
+    words = ["fit", "diffdef", "--data", str(table), "--out", str(folder / "run"), *SMALL.split(), *STEPS.split()]
+    assert cli.main([*words, "--conditions", "[age,ventricular_volume]"]) == 0
+    return folder / "run"
+
+
+def test_the_run_keeps_the_general_atlas(run):
+    assert read(run / "general.nii.gz").tensor.shape == (1, 1, 32, 40)
+    assert set(read_labels(run / "general_labels.nii.gz").tensor.unique().tolist()) == {0, 1, 2, 3, 4}
+    known = json.loads((run / "attributes.json").read_text())
+    assert known["names"] == ["age", "ventricular_volume"]
+
+
+def test_an_atlas_is_a_trace(run, tmp_path):
+    out = tmp_path / "one"
+    assert cli.main(["atlas", str(run), "--condition", "age=65", "--samples", "2", "--out", str(out)]) == 0
+    trace = Trace.load(out)
+    assert trace.info["kind"] == "predicted"
+    assert trace.labels is not None
+    assert trace.extras["conditions"][0]["age"] == "65"
+    assert set(trace.extras["volumes [ml]"][0]) >= {"ventricles", "grey matter"}
+    assert {"log Jacobian", "mean of 2 draws", "deviation of the place [mm]"} <= set(trace.extras)
+
+
+def test_a_sweep_has_a_page_with_a_slider(run, tmp_path):
+    out = tmp_path / "ages"
+    assert cli.main(["atlas", str(run), "--sweep", "age=20:80:20", "--out", str(out)]) == 0
+    assert cli.main(["report", str(out)]) == 0
+    assert [path.name for path in sorted((out / "cases").iterdir())] == ["age_20", "age_40", "age_60", "age_80"]
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert 'id="sweep" type="range" min="0" max="3"' in page
+
+
+def test_rows_bring_their_conditions(run, tmp_path):
+    table = run.parent / "cohort" / "pairs.csv"
+    assert cli.main(["evaluate", str(run), "--data", str(table), "--out", str(tmp_path / "e")]) == 0
+    header = (tmp_path / "e" / "metrics.csv").read_text().splitlines()[0]
+    assert "dice" in header
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--condition", "height=3"], "knows nothing of 'height'; expected age or ventricular_volume"),
+        (["--condition", "age"], "as age=VALUE"),
+        (["--condition", "age=old"], "age is 'old'; expected a number"),
+        (["--sweep", "age=80:20:5"], "expected a sweep of 2 to 200 values"),
+        (["--sweep", "age=80"], "age=FIRST:LAST:STEP"),
+        (["--sweep", "age=20:80:20", "--condition", "age=3"], "as a condition and as a sweep"),
+        (["--samples", "0"], "1 sample or more"),
+    ],
+)
+def test_what_makes_no_sense_is_said(run, tmp_path, capsys, words, reason):
+    assert cli.main(["atlas", str(run), "--out", str(tmp_path / "x"), *words]) == 2
+    assert reason in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_table_without_the_condition_is_refused(run, tmp_path, capsys):
+    table = run.parent / "cohort" / "pairs.csv"
+    words = ["fit", "diffdef", "--data", str(table), "--out", str(tmp_path / "x"), *SMALL.split(), *STEPS.split()]
+    assert cli.main([*words, "--conditions", "[height]"]) == 2
+    assert "differ in 'height'" in capsys.readouterr().err
