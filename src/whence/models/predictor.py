@@ -172,9 +172,20 @@ class Predictor:
 
         padded = {name: fitted(name, batch).to(device).split(size) for name, batch in inputs.items()}
         self.method.eval()
-        with torch.no_grad():
-            chunks = (dict(zip(padded, chunk, strict=True)) for chunk in zip(*padded.values(), strict=True))
-            parts = [self.method.infer(chunk, generator) for chunk in chunks]
+        try:
+            with torch.no_grad():
+                chunks = (dict(zip(padded, chunk, strict=True)) for chunk in zip(*padded.values(), strict=True))
+                parts = [self.method.infer(chunk, generator) for chunk in chunks]
+        except (MemoryError, RuntimeError) as error:
+            # torch has an exception of its own for a GPU's memory and none for the machine's.
+            if not isinstance(error, MemoryError) and "memory" not in str(error).lower():
+                raise
+            seen, own = ("x".join(map(str, sides)) for sides in (enough, self.frame.shape))
+            at = "x".join(f"{s:g}" for s in self.frame.spacing)
+            raise InputError(
+                f"at the model's {at} mm the image has {seen} voxels, which need more memory than there is; "
+                f"expected one of about {own}, as it was trained on"
+            ) from error
 
         def whole(values: list[torch.Tensor | None]) -> torch.Tensor | None:
             kept = [value.detach().float().cpu() for value in values if value is not None]
