@@ -102,6 +102,17 @@ def test_a_displacement_is_taken_as_it_is():
     assert found.displacement.shape == (2, 2, 32, 24)
 
 
+def test_without_a_field_the_atlas_is_drawn():
+    net, batch = net_of(2, field="image"), batch_of(SHAPES[0])
+    optimizers = net.optimizers()
+    for step in range(3):
+        report = net.training_step(batch, optimizers, lambda loss: loss.backward(), generator(step), step)
+    assert set(report) == {"loss", "noise"}
+    found = net.eval().infer(batch, generator())
+    assert found.displacement is None
+    assert found.image.shape == (2, 1, 32, 24)
+
+
 def test_draws_are_seeded_and_conditions_heard():
     net, batch = net_of(2).eval(), batch_of(SHAPES[0])
     torch.nn.init.normal_(net.fields[1].blocks[-1].weight, std=0.15, generator=generator())

@@ -23,6 +23,7 @@ TABLES = {
     "plasticine_real": "whence.bench.plasticine_real",
     "bank": "whence.bench.bank",
     "postop": "whence.bench.postop",
+    "diffdef": "whence.bench.diffdef",
 }
 
 

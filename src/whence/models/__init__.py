@@ -18,6 +18,7 @@ METHODS = {
     "plasticine": "whence.models.plasticine:Plasticine",
     "postop": "whence.models.postop:Postop",
     "regnet": "whence.models.regnet:RegNet",
+    "condtemplate": "whence.models.baselines.condtemplate:ConditionalTemplate",
     "cyclegan": "whence.models.baselines.cyclegan:CycleGAN",
     "reggan": "whence.models.baselines.reggan:RegGAN",
     "tracetrans": "whence.models.tracetrans:TraceTrans",

@@ -129,6 +129,8 @@ class DiffDef(Method):
         atlas = batch["source"]
         tokens = self.tokens(batch["conditions"])
         latents = self.drawn(atlas.shape[2:], tokens, generator)
+        if self.config.field == "image":
+            return Prediction(self.vae.decode(latents / self.scale).clamp(-1, 1))
         forward, backward = self.displacements(self.field_of(latents, tokens, atlas.shape[2:]))
         return Prediction(kernels.warp(atlas, forward), forward, backward)
 
@@ -157,7 +159,7 @@ class DiffDef(Method):
             # It begins as the decoder of images that the first stage has left.
             self._begin_fields()
         terms = (self._images, self._registered, self._generated)[stage](batch, generator)
-        loss = sum(weight * terms[name] for name, weight in self._weights(stage).items())
+        loss = sum(weight * terms[name] for name, weight in self._weights(stage).items() if name in terms)
         optimizers[stage].zero_grad()
         backward(loss)
         optimizers[stage].step()
@@ -210,6 +212,8 @@ class DiffDef(Method):
         """Terms of the third stage: the noise, and what the generated field does to the atlas."""
         tokens = self.tokens(batch["conditions"])
         terms = {"noise": self._noise(batch["target"], tokens, generator)}
+        if self.config.field == "image":
+            return terms
         latents = self.drawn(batch["source"].shape[2:], tokens, generator, self.config.through)
         field = self.field_of(latents, tokens, batch["source"].shape[2:])
         carried = kernels.warp(batch["source"], self.displacements(field)[0])

@@ -50,7 +50,8 @@ class DiffDefConfig:
         attention: how many of its deepest levels attend to the conditions.
         width: of the vectors that they attend to.
         told: whether the field's decoder is told the conditions as well, and need not read them from the latents.
-        field: velocity, whose exponential is a diffeomorphism, or displacement, which may fold.
+        field: velocity, whose exponential is a diffeomorphism, or displacement, which may fold; image has no field and
+            draws the atlas itself, what the document compares with.
         smoothing: deviation, in voxels, of the Gaussian under which the decoder's answer becomes the field: a velocity
             folds nowhere if it is smooth over voxels.
         squarings: steps of scaling and squaring.
@@ -82,7 +83,7 @@ class DiffDefConfig:
     attention: int = 2
     width: int = 1024
     told: bool = False
-    field: Literal["velocity", "displacement"] = "velocity"
+    field: Literal["velocity", "displacement", "image"] = "velocity"
     smoothing: float = 1.0
     squarings: int = 7
     neighbours: int = 15

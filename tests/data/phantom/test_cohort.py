@@ -42,7 +42,7 @@ def test_a_person_is_the_atlas_under_the_true_map(dims, size):
     found = label_overlap(carried, person.target_labels, [VENTRICLES, GREY])
     # What is lost is lost at tissue's borders, which are drawn anew on voxels of 2.5 to 4 mm.
     for label in (VENTRICLES, GREY):
-        assert found[label][0] > max(0.8, still[label][0])
+        assert found[label][0] > max(0.75, still[label][0])
 
 
 def test_the_mean_of_people_is_the_true_mean():

@@ -34,7 +34,7 @@ ALSO: dict[str, str] = {}
 GENERAL, MEAN = "general", "mean"
 MEANS = "means.csv"
 # Deviation (mm) and width (mm) of what is one's own.
-VARIATION = ((2.2, 26.0), (0.9, 9.0))
+VARIATION = ((1.5, 26.0), (0.6, 9.0))
 LEAST = 0.05  # least determinant of a person's map
 
 

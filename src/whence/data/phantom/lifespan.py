@@ -38,9 +38,9 @@ def traits_of(age: float, rank: float = 0.0) -> dict[str, float]:
     """
     passed = (age - AGES[0]) / (AGES[1] - AGES[0])
     return {
-        "ventricles": -0.5 + 4.5 * passed**1.7 + SPREAD * rank,
-        "sulci": -0.3 + 2.4 * passed**1.4,
-        "cortex": -0.15 + 0.9 * passed,
+        "ventricles": -0.5 + 6.0 * passed**1.7 + SPREAD * rank,
+        "sulci": -0.3 + 3.0 * passed**1.4,
+        "cortex": -0.15 + 1.2 * passed,
     }
 
 
