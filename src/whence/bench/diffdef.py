@@ -97,7 +97,7 @@ def measure(row: Row, data: Path, work: Path) -> dict[str, Any]:
     elif by == "truth":
         atlas = partial(_true, means)
     elif by == "average":
-        atlas = partial(_average, people.split("train"), settings["count"])
+        atlas = _Average(people.split("train"), settings["count"])
     else:
         atlas = _learnt(settings, _without_band(table) if unseen else table, dims, steps, work)
     return _judged(atlas, people, means, unseen)
@@ -159,18 +159,23 @@ def _without_band(table: Path) -> Path:
     return write_pairs(table.parent / "without_band.csv", kept)
 
 
-def _average(people: PairsTable, count: int, age: float) -> Displacement:
-    """The general atlas in the mean shape of those nearest in age, each registered to it."""
-    known = [row for row in people if "age" in row.conditions]
-    near = sorted(known, key=lambda row: abs(row.conditions["age"] - age))[:count]
-    atlas = read_image(near[0].path("source"))
-    total = sum(_to_person(atlas, row) for row in near)
-    # From the atlas to people; the atlas in their mean shape is seen through the inverse.
-    return invert(Displacement(total / len(near), atlas.grid))
+class _Average:
+    """The general atlas in the mean shape of those nearest in age, each registered to it, once."""
 
+    def __init__(self, people: PairsTable, count: int) -> None:
+        self.people = [row for row in people if "age" in row.conditions]
+        self.count = count
+        self.found: dict[str, torch.Tensor] = {}
 
-def _to_person(atlas: Volume, row: Pair) -> torch.Tensor:
-    return register_diffeomorphic(atlas, read_image(row.path("target")))[0].tensor
+    def __call__(self, age: float) -> Displacement:
+        near = sorted(self.people, key=lambda row: abs(row.conditions["age"] - age))[: self.count]
+        atlas = read_image(near[0].path("source"))
+        for row in near:
+            if row.id not in self.found:
+                self.found[row.id] = register_diffeomorphic(atlas, read_image(row.path("target")))[0].tensor
+        total = torch.stack([self.found[row.id] for row in near])
+        # From the atlas to people; the atlas in their mean shape is seen through the inverse.
+        return invert(Displacement(total.mean(dim=0), atlas.grid))
 
 
 def _true(means: PairsTable, age: float) -> Displacement:
