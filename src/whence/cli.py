@@ -135,14 +135,17 @@ def _pairs(given: list[str]) -> None:
 
 
 def _fit(given: list[str]) -> None:
-    from whence.models import find_method
+    from whence.models import find_method, method_names
     from whence.train.fit import fit
     from whence.train.options import config_argument, fit_parser
 
     if not given or given[0].startswith("-"):
         if "--help" not in given and "-h" not in given:
             raise InputError("expected a method: whence fit METHOD --data pairs.csv --out RUN")
-        given = ["tracetrans", *given]
+        names = ", ".join(method_names())
+        print(f"usage: whence fit METHOD --data pairs.csv --out RUN\n\nMETHOD is one of {names}.")
+        print("whence fit METHOD --help lists its options, and those of training, which all have.")
+        raise SystemExit(0)
     method = find_method(given[0])
     parser = fit_parser(method)
     options = parser.parse_args(config_argument(given[1:], given[0]))
