@@ -88,6 +88,9 @@ def test_from_an_image_to_a_trace_and_a_report(slices, tmp_path):
     assert main([*given, str(tmp_path / "nowhere"), "--bank", str(tmp_path)]) == 2
     plan = home / "target_mask.nii.gz"
     assert main([*given, str(tmp_path / "planned"), "--resection", str(plan)]) == 0
+    planned = load_json(tmp_path / "planned" / "trace.json")
+    assert planned["said"] == {"resection": str(plan)}
+    assert "planned resection" in planned["extra_images"]
     apart = [read(folder / "prediction.nii.gz").tensor for folder in (out, tmp_path / "planned")]
     assert not torch.equal(*apart)
     assert main(["report", str(out)]) == 0
@@ -117,7 +120,7 @@ def test_several_cases_are_shown_in_turn(slices, tmp_path, capsys):
     assert "retrieved after, draw 4" not in trace.extras
     assert main(["report", str(out)]) == 0
     assert main([*given, str(tmp_path / "many"), "--cases", "99"]) == 2
-    assert "was asked for" in capsys.readouterr().err
+    assert "expected --cases of as many at most" in capsys.readouterr().err
     assert main([*given, str(tmp_path / "both"), "--cases", "2", "--case", ids[0]]) == 2
     assert "no more than the one named" in capsys.readouterr().err
 
@@ -162,13 +165,13 @@ def test_slips_are_answered_in_a_sentence(slices, tmp_path, capsys):
     out = ["--out", str(tmp_path / "out")]
     for given, reason in [
         (["predict", str(run), image, *out], "sees the tumour of an image; expected the mask"),
-        (["predict", str(run), image, "--mask", str(empty), *out], "nothing of the mask lies within"),
+        (["predict", str(run), image, "--mask", str(empty), *out], "source.nii.gz is empty"),
         (["predict", str(run), image, "--mask", mask, "--case", "nobody", *out], "has no case 'nobody'"),
         (["predict", str(run), str(table), "--mask", mask, *out], "which names its own mask"),
-        (["predict", str(run), image, "--mask", mask, "--resection", str(empty), *out], "nothing of the mask lies"),
+        (["predict", str(run), image, "--mask", mask, "--resection", str(empty), *out], "the resection of"),
         (["predict", str(run), str(table), "--resection", mask, *out], "which names its own resection"),
         (["predict", str(run), str(table), "--case", "case0003", *out], "which names its own case"),
-        (["fit", "postop", "--data", str(table), *out, *SHORT, "--vae_steps=4"], "expected 5 steps or more"),
+        (["fit", "postop", "--data", str(table), *out, *SHORT, "--vae_steps=4"], "expected 5 or more with"),
         (["fit", "postop", "--data", str(table), *out, *SHORT, "--guidance=-1"], "guidance must lie between"),
     ]:
         capsys.readouterr()

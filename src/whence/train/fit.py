@@ -51,9 +51,9 @@ def fit(method: str, data: str | Path, out: str | Path, model: Any = None, train
     train = train or TrainConfig()
     out, data = Path(out), Path(data)
     check_folder(out)
-    check_alone(out, "config.yaml")
     if out.resolve() == data.resolve().parent:
         raise InputError(f"{out} is the folder of the data, {data.name}; choose another --out for the run")
+    check_alone(out, "config.yaml")
     chosen = find_method(method)
     model = chosen.config_class() if model is None else model
     if train.steps < chosen.least_steps(model):

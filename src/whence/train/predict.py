@@ -178,7 +178,7 @@ def _record(run: str | Path, seed: int, said: Said) -> dict[str, Any]:
     given = {name: value for name, value in vars(said).items() if value != getattr(Said(), name)}
     plain = {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()}
     named = {name: str(value) if isinstance(value, Path) else value for name, value in plain.items()}
-    return {"run": str(run), "seed": seed, **({"asked": named} if named else {})}
+    return {"run": str(run), "seed": seed, **({"said": named} if named else {})}
 
 
 def _warn_of_strangers(trace: Trace, name: str) -> None:
