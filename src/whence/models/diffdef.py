@@ -89,8 +89,8 @@ class DiffDef(Method):
         """Latents (B, L, *lower) of images (B, C, *spatial): the means of their distributions."""
         return self.vae.encode(images)[0] * self.scale
 
-    def field_of(self, latents: torch.Tensor, tokens: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
-        """Velocity, or displacement, (B, D, *shape) in voxels of latents and of conditions as tokens (B, K, width)."""
+    def field_of(self, latents: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """Velocity, or displacement, (B, D, *spatial) in voxels, of latents and of tokens (B, K, width)."""
         seen = latents / self.scale
         if self.hints is not None:
             hint = self.hints(tokens.mean(dim=1))
@@ -131,7 +131,7 @@ class DiffDef(Method):
         latents = self.drawn(atlas.shape[2:], tokens, generator)
         if self.config.field == "image":
             return Prediction(self.vae.decode(latents / self.scale).clamp(-1, 1))
-        forward, backward = self.displacements(self.field_of(latents, tokens, atlas.shape[2:]))
+        forward, backward = self.displacements(self.field_of(latents, tokens))
         return Prediction(kernels.warp(atlas, forward), forward, backward)
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
@@ -215,7 +215,7 @@ class DiffDef(Method):
         if self.config.field == "image":
             return terms
         latents = self.drawn(batch["source"].shape[2:], tokens, generator, self.config.through)
-        field = self.field_of(latents, tokens, batch["source"].shape[2:])
+        field = self.field_of(latents, tokens)
         carried = kernels.warp(batch["source"], self.displacements(field)[0])
         with frozen([self.registration, self.moved]):
             terms["morphology"] = self._apart(carried, batch["near_target"]).square().sum(dim=1).mean()
