@@ -114,7 +114,7 @@ def notes(quick: bool) -> str:
         "half of the tumour on one side, chosen by chance, which says nothing of what was really cut; nobody "
         f"knows that image, so that only the cavity is judged. Slice to slice: of {VOLUMES} volumes of 64 x 64 x "
         "64, drawn by the model of slices, the mean difference of neighbouring slices that show the tumour, "
-        f"there and 5 voxels about, over that of the true image. {found}Published: LUMIERE, other data than ours, "
+        f"there and 2 voxels about, over that of the true image. {found}Published: LUMIERE, other data than ours, "
         "so that the order and not the height can be compared."
     )
 

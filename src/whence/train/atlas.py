@@ -67,7 +67,7 @@ def write_atlas(
     predictor = load(run, device)
     known = predictor.method.attributes
     if known is None:
-        raise InputError(f"{run} is a {predictor.method.name}, which is told no conditions; expected a run of diffdef")
+        raise InputError(f"{run} is a {predictor.method.name}, which is told no conditions; expected one that is")
     if samples < 1:
         raise InputError(f"expected 1 sample or more; got {samples}")
     asked = known.parsed(conditions)
