@@ -26,7 +26,7 @@ def data(tmp_path_factory):
         ("DDPM, before and after joined", JUDGED),
         ("an instruction alone (InstructPix2Pix)", JUDGED),
         ("ours", JUDGED),
-        ("ours, drawn anew where nothing changed", JUDGED),
+        ("ours, the autoencoder's picture, its trace recovered", JUDGED),
         ("ours, told to cut half of the tumour", {"Dice with the plan"}),
         ("ours, a volume's slices each by itself", {"slice to slice"}),
         ("ours, a volume's slices together", {"slice to slice"}),

@@ -63,7 +63,7 @@ def test_from_an_image_to_a_trace_and_a_report(slices, tmp_path):
     given = ["predict", str(run), str(home / "source.nii.gz"), "--mask", str(home / "source_mask.nii.gz"), "--out"]
     assert main([*given, str(out)]) == 0
     said = load_json(out / "trace.json")
-    assert said["kind"] == "recovered"
+    assert said["kind"] == "predicted"
     assert [case["case"] for case in said["extra_tables"]["retrieved cases"]] == [
         Bank(run / "bank")
         .query(Bank(run / "bank").manifest.space.pack(read(home / "source_mask.nii.gz")), 1)[0]
@@ -128,10 +128,13 @@ def test_several_cases_are_shown_in_turn(slices, tmp_path, capsys):
 def test_slices_without_the_tumour_stay_as_they_are(tmp_path):
     table = write_phantom("surgery", 6, 32, tmp_path / "volumes", 3)
     run = tmp_path / "run"
-    assert main(["fit", "postop", "--data", str(table), "--out", str(run), *SHORT, "--plane", "axial"]) == 0
+    own = ["--plane", "axial", "--carrier=[]"]
+    assert main(["fit", "postop", "--data", str(table), "--out", str(run), *SHORT, *own]) == 0
     home = table.parent / "case0005"
     given = [str(home / "source.nii.gz"), "--mask", str(home / "source_mask.nii.gz"), "--out", str(tmp_path / "trace")]
     assert main(["predict", str(run), *given]) == 0
+    # Drawn by the autoencoder alone, its trace is found by registration.
+    assert load_json(tmp_path / "trace" / "trace.json")["kind"] == "recovered"
     trace, mask = Trace.load(tmp_path / "trace"), read(home / "source_mask.nii.gz")
     shown = mask.grid.to_canonical(mask.tensor)[0, 0].amax(dim=(0, 1)) > 0
     parts = [volume.grid.to_canonical(volume.tensor)[0, 0] for volume in (trace.image, trace.source)]
@@ -153,6 +156,22 @@ def test_slices_without_the_tumour_stay_as_they_are(tmp_path):
         case["slice"] for case in load_json(tmp_path / "planned" / "trace.json")["extra_tables"]["retrieved cases"]
     ]
     assert planned == [*places, places[-1] + 1]
+
+
+def test_what_a_carrier_moves_lies_in_the_slices_of_the_tumour(tmp_path):
+    table = write_phantom("surgery", 6, 32, tmp_path / "volumes", 3)
+    run, home = tmp_path / "run", table.parent / "case0005"
+    short = [*SHORT, "--plane", "axial", "--learning_rate=0.05"]
+    assert main(["fit", "postop", "--data", str(table), "--out", str(run), *short]) == 0
+    given = [str(home / "source.nii.gz"), "--mask", str(home / "source_mask.nii.gz"), "--out", str(tmp_path / "trace")]
+    assert main(["predict", str(run), *given]) == 0
+    trace, mask = Trace.load(tmp_path / "trace"), read(home / "source_mask.nii.gz")
+    assert trace.info["kind"] == "predicted"
+    shown = mask.grid.to_canonical(mask.tensor)[0, 0].amax(dim=(0, 1)) > 0
+    for field in (trace.displacement, trace.inverse):
+        length = field.grid.to_canonical(field.magnitude())[0, 0].amax(dim=(0, 1))
+        assert float(length[~shown].max()) == 0
+        assert float(length[shown].min()) > 0
 
 
 def test_slips_are_answered_in_a_sentence(slices, tmp_path, capsys):

@@ -9,7 +9,8 @@ import torch
 from torch.nn import functional as F
 
 from whence.errors import InputError
-from whence.models.composite import bounding_box, cell_of, composite, in_context, planned, unchanged
+from whence.models.composite import bounding_box, cell_of, composite, in_context, planned
+from whence.models.instruction import mask_grid
 from whence.models.postop import Postop
 from whence.models.postop_config import PostopConfig
 from whence.nets.latent import stable_diffusion, widened
@@ -131,29 +132,29 @@ def test_a_plan_is_told_by_composite_and_grid():
     assert float((bound.comparable * plan).max()) == 0
     told = torch.tensor([True, False]).reshape(2, 1, 1, 1)
     # Half the resolution, and each of its voxels' four masks as channels.
-    grid = net.mask_grid({**batch, "resection_mask": plan}, told)
+    grid = mask_grid({**batch, "resection_mask": plan}, (True, True, True, told), 2)
     assert grid.shape == (2, 4, 32, 32)
     assert torch.equal(F.pixel_shuffle(cell_of(grid)[:1], 2), plan[:1])
     assert torch.equal(cell_of(grid)[1], -torch.ones(4, 16, 16))
 
 
-def test_what_is_unchanged_shows_the_scans_own_voxels():
-    drawn = torch.rand(1, 1, 20, 20, generator=generator())
-    query, shown = drawn + 0.1, drawn.clone()
-    shown[..., 12:, :] += 1
-    kept = unchanged(drawn, shown, query, 0.2)
-    # Two voxels of the edge's 5 x 5 mean away; exp(-1 / 0.2^2) is 1e-11.
-    torch.testing.assert_close(kept[..., :10, :], query[..., :10, :])
-    torch.testing.assert_close(kept[..., 14:, :], drawn[..., 14:, :])
-    assert torch.equal(unchanged(drawn, shown, query, 1e-6)[..., 14:, :], drawn[..., 14:, :])
-
-
-def test_a_model_that_changes_nothing_answers_the_scan():
+def test_a_carrier_begins_with_the_scan_and_traces_what_it_moves():
     torch.manual_seed(0)
-    net, batch = Postop(PostopConfig(**SMALL, answer="change", keep=0.2), 2, 1, 1).eval(), batch_of()
-    torch.nn.init.zeros_(net.unet.conv_out.weight)
-    torch.nn.init.zeros_(net.unet.conv_out.bias)
-    torch.testing.assert_close(net.infer(batch, generator()).image, batch["source"], atol=1e-4, rtol=0)
+    net, batch = Postop(PostopConfig(**SMALL, carrier=(8, 8)), 2, 1, 1).eval(), batch_of()
+    found = net.infer(batch, generator())
+    # Its last layers begin with weights of 1e-3 and 1e-5.
+    torch.testing.assert_close(found.image, batch["source"], atol=0.05, rtol=0)
+    torch.nn.init.constant_(net.carrier.velocity.conv.bias, 2.0)
+    torch.nn.init.zeros_(net.carrier.change.weight)
+    moved = net.infer(batch, generator())
+    assert torch.allclose(moved.displacement, torch.full((), 2.0), atol=1e-2)
+    assert torch.allclose(moved.inverse, torch.full((), -2.0), atol=1e-2)
+    # The outcome's point names the source's two voxels further on.
+    torch.testing.assert_close(moved.image[..., :28, :28], batch["source"][..., 2:30, 2:30], atol=0.05, rtol=0)
+    report = net.train().training_step(batch, net.optimizers(), lambda loss: loss.backward(), generator(), 1)
+    assert set(report) == {"loss", "noise", "outcome", "align", "smooth"}
+    gone = net.optimizers()[0].param_groups[0]["params"]
+    assert any(part is net.carrier.change.weight for part in gone)
 
 
 @pytest.mark.parametrize("part", ["source_mask", "case_target", "case_source"])
@@ -189,7 +190,7 @@ def test_it_learns_to_follow_the_past_case():
     batch["target"] = batch["case_target"] = torch.stack([-0.6 + 0 * batch["source"][0], 0.6 + 0 * batch["source"][0]])
     optimizers = net.optimizers()
     for step in range(300):
-        net.training_step(batch, optimizers, lambda loss: loss.backward(), generator(step), step)
+        net.training_step(batch, optimizers, lambda loss: loss.backward(), generator(2000 + step), step)
     net.eval()
     image = net.infer(batch, generator(9)).image
     low, high = image.mean(dim=(1, 2, 3)).tolist()

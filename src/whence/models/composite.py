@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from torch.nn import functional as F
 
 from whence import kernels
 
@@ -63,17 +62,6 @@ def _span(mask: torch.Tensor, axis: int) -> tuple[float, float]:
     if not len(places):
         return 0.0, float(mask.shape[axis])
     return float(places[0]), float(places[-1] - places[0] + 1)
-
-
-def unchanged(image: torch.Tensor, shown: torch.Tensor, query: torch.Tensor, deviation: float) -> torch.Tensor:
-    """An outcome with the query's own voxels where nothing was changed: x + exp(-<(x - D)^2> / deviation^2) (Q - x).
-
-    ``image`` x (B, C, H, W) and ``shown`` D are what an autoencoder shows of the outcome and of the query, whose voxels
-    it blurs alike; <> is the mean over channels and 5 x 5 voxels. Ours.
-    """
-    apart = (image - shown).square().mean(dim=1, keepdim=True)
-    gate = torch.exp(-F.avg_pool2d(apart, 5, 1, 2, count_include_pad=False) / deviation**2)
-    return torch.lerp(image, query, gate.expand_as(image))
 
 
 def in_context(before: torch.Tensor, after: torch.Tensor, query: torch.Tensor, cell: torch.Tensor) -> torch.Tensor:

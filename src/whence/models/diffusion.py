@@ -54,3 +54,13 @@ def wanted(scheduler: Any, image: torch.Tensor, noise: torch.Tensor, step: torch
         kept = scheduler.alphas_cumprod.to(image)[step].reshape(-1, *[1] * (image.ndim - 1))
         return kept.sqrt() * noise - (1 - kept).sqrt() * image
     return noise
+
+
+def cleaned(scheduler: Any, answer: torch.Tensor, noisy: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
+    """The image that a denoiser's ``answer`` (see ``wanted``) to ``noisy`` means."""
+    if scheduler.config.prediction_type == "sample":
+        return answer
+    kept = scheduler.alphas_cumprod.to(noisy)[step].reshape(-1, *[1] * (noisy.ndim - 1))
+    if scheduler.config.prediction_type == "v_prediction":
+        return kept.sqrt() * noisy - (1 - kept).sqrt() * answer
+    return (noisy - (1 - kept).sqrt() * answer) / kept.sqrt()

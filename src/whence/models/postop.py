@@ -8,9 +8,12 @@ Paper: Pre-to-Post Operative MRI Generation with Retrieval-based Visual In-Conte
     L_LDM   = |e - e_theta(G, t, P_tumor)|^2                 noise, in the cell of x_t
 
 I_pre and I_post are the images of a past case whose tumour overlaps the query's most, M_bbox the box of its resection,
-E the autoencoder. Ours: beside the grid of latents a grid of masks, [[tumour, resection], [tumour, plan]], whose last
-cell is unknown, or the resection that is planned. At inference classifier-free guidance:
-e = e(0) + s (e(P_tumor) - e(0)).
+E the autoencoder. At inference classifier-free guidance: e = e(0) + s (e(P_tumor) - e(0)). Ours: beside the grid of
+latents a grid of masks, [[tumour, resection], [tumour, plan]], whose last cell is unknown, or the resection that is
+planned; and a carrier C, by which the outcome is the scan's own voxels, moved and changed, at the image's resolution:
+
+    v, u    = C(Q_pre, x_0, M_pre, plan)                     the trace is exp(v)
+    Q_post  = Q_pre o exp(v) + u                             what u adds is novel
 """
 
 from __future__ import annotations
@@ -22,18 +25,24 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from whence import kernels
 from whence.errors import InputError
-from whence.models.composite import beside_neighbours, cell_of, composite, in_context, planned, unchanged
-from whence.models.diffusion import scheduler, wanted
+from whence.losses import gradient_energy, make_similarity
+from whence.models.composite import beside_neighbours, cell_of, in_context
+from whence.models.diffusion import cleaned, scheduler, wanted
+from whence.models.instruction import SLICES, cut_otherwise, focus, mask_grid, only_known, part_of, some, told_composite
 from whence.models.method import Method, Prediction, Retrieval
 from whence.models.moved import turns
 from whence.models.postop_config import PostopConfig
+from whence.nets import Carrier
 from whence.nets.latent import autoencoder, denoiser, described, rebuilt, stable_diffusion, widened
 from whence.nets.prompt import SamEncoder, VectorEncoder
 
 WIDTH = 1024
-# Slices of a volume that are computed at a time; the share of steps in which they heed their neighbours.
-SLICES, SETTLED = 8, 0.75
+# Of the local correlation, voxels.
+WINDOW = 9
+# The share of steps in which a volume's slices heed their neighbours.
+SETTLED = 0.75
 # An answer that diffusers has another name for.
 ANSWERS = {"change": "sample"}
 
@@ -99,6 +108,10 @@ class Postop(Method):
         )
         # What stands for a prompt that is left out.
         self.unprompted = nn.Parameter(torch.zeros(2, width))
+        # Beside the scan the outcome's latents, the tumour and the plan.
+        self.carrier = Carrier(dims, source_channels, latent + 2, config.carrier) if config.carrier else None
+        self.multiple = max(self.multiple, 1 if self.carrier is None else self.carrier.multiple)
+        self.align = make_similarity("ncc", window=WINDOW)
         self.noise = self._solver("ddim")
         # The faster layout of convolutions in the plane.
         self.to(memory_format=torch.channels_last)
@@ -135,6 +148,22 @@ class Postop(Method):
     def _decoded(self, latents: torch.Tensor) -> torch.Tensor:
         """``decode``, of some slices at a time."""
         return torch.cat([self.decode(part) for part in latents.split(SLICES)])
+
+    def carried(
+        self, latents: torch.Tensor, batch: Mapping[str, torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The scan, carried and changed to what ``latents`` say; the scan carried alone; the velocity (B, D, H, W).
+
+        ``batch`` holds the ``told`` samples (B, 1, 1, 1) as well.
+        """
+        assert self.carrier is not None
+        scan = batch["source"]
+        outcome = F.interpolate(latents, size=scan.shape[2:], mode="bilinear", align_corners=False)
+        tumour = only_known(batch["source_mask"], self.config.segmentation)
+        plan = only_known(batch["resection_mask"], batch["told"])
+        velocity, change = self.carrier(scan, torch.cat([outcome, tumour, plan], dim=1))
+        moved = kernels.warp(scan, kernels.exp(velocity, self.config.squarings))
+        return moved + change, moved, velocity
 
     def prompt(self, mask: torch.Tensor, composed: torch.Tensor) -> torch.Tensor:
         """P_tumor (B, 2, width) of masks (B, 1, H, W) and composites (B, C, H, W)."""
@@ -179,32 +208,31 @@ class Postop(Method):
         c = self.config
         return scheduler(name, c.noise_steps, c.noise_schedule, ANSWERS.get(c.answer, c.answer), clip=False)
 
-    def mask_grid(self, batch: dict[str, torch.Tensor], told: torch.Tensor) -> torch.Tensor:
-        """The grid of masks (B, f^2, 2 h, 2 w), each latent's f x f voxels as channels, -1 where nothing is known.
-
-        ``told`` (B, 1, 1, 1): whether the plan, ``resection_mask``, is.
-        """
-        names = ("case_source_mask", "case_target_cavity", "source_mask", "resection_mask")
-        parts = [F.pixel_unshuffle(batch[name], self.shrinks) for name in names]
-        case = told.new_full((len(told), 1, 1, 1), self.config.instructed)
-        known = [case, case, told.new_full((len(told), 1, 1, 1), self.config.segmentation), told]
-        return in_context(*(torch.where(use, part, -1.0) for use, part in zip(known, parts, strict=True)))
-
-    def composed(self, batch: dict[str, torch.Tensor], told: torch.Tensor) -> torch.Tensor:
-        """The composite of each sample: the document's, or that of the plan where it is told."""
-        pasted = (batch["source"], batch["case_target"], batch["case_target_cavity"])
-        return torch.where(told, planned(*pasted, batch["resection_mask"]), composite(*pasted))
+    def _masks(self, batch: dict[str, torch.Tensor], told: torch.Tensor) -> torch.Tensor:
+        case, tumour = self.config.instructed, self.config.segmentation
+        return mask_grid(batch, (case, case, tumour, told), self.shrinks)
 
     @torch.no_grad()
     def infer(self, batch: dict[str, torch.Tensor], generator: torch.Generator) -> Prediction:
-        c, query = self.config, batch["source"]
-        if "resection_mask" in batch and not c.planned:
+        if "resection_mask" not in batch:
+            return self._outcome(batch, generator)
+        if not self.config.planned:
             raise InputError("this model was trained without plans (planned is 0); expected no resection to follow")
+        same, unplanned = torch.Generator(), {n: part for n, part in batch.items() if n != "resection_mask"}
+        same.set_state(generator.get_state())
+        found = self._outcome(batch, generator)
+        if self.config.heeded == 1:
+            return found
+        free = self._outcome(unplanned, same).image
+        return found._replace(image=(free + self.config.heeded * (found.image - free)).clamp(-1, 1))
+
+    def _outcome(self, batch: dict[str, torch.Tensor], generator: torch.Generator) -> Prediction:
+        c, query = self.config, batch["source"]
         told = torch.full((len(query), 1, 1, 1), "resection_mask" in batch, device=query.device)
         batch = {"resection_mask": batch["case_target_cavity"], **batch}
-        composed = self.composed(batch, told)
+        composed = told_composite(batch, told)
         context = self._context(batch, composed)
-        prompt, masks = self.prompt(batch["source_mask"], composed), self.mask_grid(batch, told)
+        prompt, masks = self.prompt(batch["source_mask"], composed), self._masks(batch, told)
         nothing = self.unprompted.expand(len(query), -1, -1)
         # One noise for all slices of a volume, so that what they leave open they settle alike.
         latents = torch.randn(context[0][:1].shape, generator=generator).to(query).expand_as(context[0])
@@ -221,13 +249,23 @@ class Postop(Method):
                 latents = beside_neighbours(latents, c.neighbours)
             if self.on_step is not None:
                 self.on_step(done, len(solver.timesteps))
-        image = self._decoded(latents)
-        if c.keep:
-            image = unchanged(image, self._decoded(context[2]), query, c.keep)
-        image = image.clamp(-1, 1)
-        shown = {"retrieved before": batch["case_source"], "retrieved after": batch["case_target"]}
-        # What is cut out, by plan or in the past case, has no source; its wall, which moves most, has one.
-        return Prediction(image, images={**shown, "composite": composed}, comparable=1 - batch["resection_mask"])
+        shown = {
+            "retrieved before": batch["case_source"],
+            "retrieved after": batch["case_target"],
+            "composite": composed,
+        }
+        if self.carrier is None:
+            # What is cut out, by plan or in the past case, has no source; its wall, which moves most, has one.
+            where = 1 - batch["resection_mask"]
+            return Prediction(self._decoded(latents).clamp(-1, 1), images=shown, comparable=where)
+        batch["told"] = told
+        seen = {"latents": latents} | {
+            name: batch[name] for name in ("source", "source_mask", "resection_mask", "told")
+        }
+        found = [self.carried(few["latents"], few) for few in some(seen)]
+        image, velocity = (torch.cat([part[n] for part in found]) for n in (0, 2))
+        forward, backward = (kernels.exp(way * velocity, c.squarings) for way in (1, -1))
+        return Prediction(image.clamp(-1, 1), forward, backward, images=shown)
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
         of_vae = {id(part) for part in self.vae.parameters()}
@@ -244,8 +282,9 @@ class Postop(Method):
         step: int = 0,
     ) -> dict[str, torch.Tensor]:
         alone = step < self.config.vae_steps
-        terms = self._images(batch, generator) if alone else {"noise": self._noise(batch, generator)}
-        loss = terms["image"] + self.config.kl * terms["kl"] if alone else terms["noise"]
+        terms = (self._images if alone else self._generated)(batch, generator)
+        weights = {"image": 1.0, "kl": self.config.kl} if alone else self._weights()
+        loss = sum(weight * terms[name] for name, weight in weights.items() if name in terms)
         optimizer = optimizers[1 if alone else 0]
         optimizer.zero_grad()
         backward(loss)
@@ -254,7 +293,11 @@ class Postop(Method):
 
     @torch.no_grad()
     def validation_step(self, batch: dict[str, torch.Tensor], generator: torch.Generator) -> dict[str, torch.Tensor]:
-        return self._images(batch, generator, learn=False) | {"noise": self._noise(batch, generator)}
+        return self._images(batch, generator, learn=False) | self._generated(batch, generator)
+
+    def _weights(self) -> dict[str, float]:
+        c = self.config
+        return {"noise": 1.0, "outcome": c.image, "align": c.align, "smooth": c.smoothness}
 
     def _images(
         self, batch: dict[str, torch.Tensor], generator: torch.Generator, learn: bool = True
@@ -273,30 +316,32 @@ class Postop(Method):
             "kl": found.kl().mean() / images[0].numel(),
         }
 
-    def _noise(self, batch: dict[str, torch.Tensor], generator: torch.Generator) -> torch.Tensor:
-        c, target = self.config, batch["target"]
-        told = turns(c.planned, target, generator)
-        batch = {**batch, "resection_mask": batch["target_cavity"]}
-        composed = self.composed(batch, told)
+    def _generated(self, batch: dict[str, torch.Tensor], generator: torch.Generator) -> dict[str, torch.Tensor]:
+        """Terms of the denoiser, and of the carrier's outcome by its answer."""
+        c = self.config
+        told, otherwise = turns(c.planned, batch["target"], generator), turns(c.otherwise, batch["target"], generator)
+        batch = _planned(batch, told & otherwise, generator)
+        target, composed = batch["target"], told_composite(batch, told)
         with torch.no_grad():
             context, clean = self._context(batch, composed), self.encode(target)
         prompt = self.prompt(batch["source_mask"], composed)
-        masks = self.mask_grid(batch, told)
+        masks = self._masks(batch, told)
         unseen = turns(c.dropped, target, generator)[..., 0]
         prompt = torch.where(unseen, self.unprompted.expand_as(prompt), prompt)
         chance = torch.rand(len(target), generator=generator) ** (1 / c.noisier)
         step = (c.noise_steps * chance).long().clamp_max(c.noise_steps - 1).to(target.device)
         noise = torch.randn(clean.shape, generator=generator).to(clean)
         noisy = self.noise.add_noise(clean, noise, step)
-        apart = self.answer(noisy, step, context, masks, prompt) - wanted(self.noise, clean, noise, step)
-        return (self._weights(batch, clean.shape[2:]) * apart.square()).mean()
-
-    def _weights(self, batch: dict[str, torch.Tensor], shape: Sequence[int]) -> torch.Tensor:
-        """How much each place of the latents (B, 1, h, w) counts, 1 in the mean: more where the operation is."""
-        there = torch.maximum(batch["source_mask"], batch["target_cavity"])
-        near = F.max_pool2d(F.adaptive_max_pool2d(there, list(shape)), 3, 1, 1)
-        weights = 1 + (self.config.focus - 1) * near
-        return weights / weights.mean(dim=(1, 2, 3), keepdim=True)
+        answer = self.answer(noisy, step, context, masks, prompt)
+        apart = answer - wanted(self.noise, clean, noise, step)
+        terms = {"noise": (focus(batch, clean.shape[2:], self.shrinks, c.focus) * apart.square()).mean()}
+        if self.carrier is None:
+            return terms
+        batch["told"] = told
+        outcome, moved, velocity = self.carried(cleaned(self.noise, answer, noisy, step), batch)
+        terms["outcome"] = (focus(batch, target.shape[2:], self.shrinks, c.focus) * (outcome - target).abs()).mean()
+        terms["align"] = self.align(moved, target, 1 - batch["resection_mask"])
+        return {**terms, "smooth": gradient_energy(velocity)}
 
     def _context(self, batch: dict[str, torch.Tensor], composed: torch.Tensor) -> list[torch.Tensor]:
         """Latents of the case before and after, of the query and of the composite; zeros for what is left out."""
@@ -310,3 +355,16 @@ class Postop(Method):
         if images.shape[1] == self.seen:
             return images
         return images.mean(dim=1, keepdim=True).expand(-1, self.seen, -1, -1)
+
+
+def _planned(
+    batch: dict[str, torch.Tensor], otherwise: torch.Tensor, generator: torch.Generator
+) -> dict[str, torch.Tensor]:
+    """A training batch with its plans, ``resection_mask``: what was cut, or a part of the tumour, and its outcome."""
+    cavity = batch["target_cavity"]
+    part = part_of(torch.maximum(batch["source_mask"], cavity), generator)
+    # A small cavity, stretched, is little but its own blurred edge.
+    sizes = [mask.flatten(1).sum(dim=1).reshape(otherwise.shape) for mask in (cavity, part)]
+    otherwise = otherwise & (sizes[0] > 0) & (sizes[0] >= sizes[1] / 2)
+    target = torch.where(otherwise, cut_otherwise(batch, part), batch["target"])
+    return {**batch, "target": target, "resection_mask": torch.where(otherwise, part, cavity)}

@@ -15,11 +15,16 @@ _RANGES = (
     ("guidance", 0, 100),
     ("dropped", 0, 1),
     ("planned", 0, 1),
+    ("otherwise", 0, 1),
+    ("heeded", 0, 10),
     ("focus", 1, 1000),
     ("noise_steps", 10, 100_000),
     ("noisier", 0.1, 10),
     ("solver_steps", 1, 1000),
-    ("keep", 0, 2),
+    ("image", 0, 1e6),
+    ("align", 0, 1e6),
+    ("smoothness", 0, 1e6),
+    ("squarings", 0, 16),
     ("neighbours", 0, 0.5),
 )
 
@@ -46,6 +51,9 @@ class PostopConfig:
         guidance: weight of the prompt when sampling; 1 takes the prompted answer alone.
         dropped: share of training samples that are not prompted.
         planned: share of those that are shown the true resection, so that a plan is heeded where there is one.
+        otherwise: share of those in turn that are told to cut a part of the tumour and are shown what might have come
+            of it: the true outcome with its cavity stretched over the part, and the scan where nothing is cut then.
+        heeded: weight of a plan when sampling: what it changes of the outcome without it; 1 takes the planned outcome.
         focus: how much the loss counts where tumour and cavity are and around, of what it counts elsewhere.
         noise_steps: steps of the noise schedule.
         noise_schedule: noise schedule of diffusers.
@@ -55,8 +63,12 @@ class PostopConfig:
             query's latents.
         solver: ddim, or dpm for DPM-Solver++.
         solver_steps: denoising steps when sampling.
-        keep: deviation of what the autoencoder shows before and after, of images in [-1, 1], below which a place counts
-            as unchanged and shows the scan's own voxels; 0 shows what the autoencoder draws everywhere.
+        carrier: channels of the network that carries the scan to its outcome, from the image's resolution down,
+            multiples of 8; none leaves the picture to the autoencoder, as published, and the trace to be recovered.
+        image: weight of that outcome's distance from the true one.
+        align: weight of 1 less the local correlation of the carried scan with the true outcome, beyond the cavity.
+        smoothness: weight of the gradient energy of the velocity that carries it.
+        squarings: steps of scaling and squaring.
         neighbours: how much of a volume's slice each of its neighbours makes while it is drawn, but for the last steps,
             which are its own; slices begin with the same noise.
         learning_rate: of AdamW.
@@ -78,6 +90,8 @@ class PostopConfig:
     guidance: float = 2.0
     dropped: float = 0.1
     planned: float = 0.3
+    otherwise: float = 0.5
+    heeded: float = 1.0
     focus: float = 1.0
     noise_steps: int = 1000
     noise_schedule: Literal["squaredcos_cap_v2", "linear", "scaled_linear"] = "scaled_linear"
@@ -85,14 +99,20 @@ class PostopConfig:
     answer: Literal["epsilon", "v_prediction", "change"] = "epsilon"
     solver: Literal["ddim", "dpm"] = "ddim"
     solver_steps: int = 50
-    keep: float = 0.0
+    carrier: tuple[int, ...] = ()
+    image: float = 2.0
+    align: float = 1.0
+    smoothness: float = 0.5
+    squarings: int = 7
     neighbours: float = 0.2
     learning_rate: float = 1e-5
 
     def __post_init__(self) -> None:
-        for name in ("features", "vae_features"):
+        for name in ("features", "vae_features", "carrier"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
             found = getattr(self, name)
+            if name == "carrier" and not found:
+                continue
             if len(found) < 2 or any(n < 8 or n % 8 for n in found):
                 raise ValueError(f"{name} are two multiples of 8 or more; got {list(found)}")
         for name, least, most in _RANGES:

@@ -219,15 +219,22 @@ class Predictor:
 def _among(result: Prediction, places: list[int], inputs: torch.Tensor) -> Prediction:
     """A prediction of some slices among all, the others as they are; what it shows besides is empty there."""
 
-    def spread(part: torch.Tensor, rest: torch.Tensor) -> torch.Tensor:
-        whole = rest.clone()
+    def spread(part: torch.Tensor, rest: torch.Tensor | float) -> torch.Tensor:
+        whole = torch.as_tensor(rest).expand(len(inputs), *part.shape[1:]).clone()
         whole[places] = part
         return whole
 
-    empty = torch.full_like(inputs, -1)
     extras, images = (
-        {name: spread(part, empty) for name, part in named.items()} for named in (result.extras, result.images)
+        {name: spread(part, -1.0) for name, part in named.items()} for named in (result.extras, result.images)
     )
-    everywhere = torch.ones_like(inputs[:, :1])
-    where = None if result.comparable is None else spread(result.comparable, everywhere)
-    return result._replace(image=spread(result.image, inputs), extras=extras, comparable=where, images=images)
+    # Where nothing was predicted nothing moves.
+    where = None if result.comparable is None else spread(result.comparable, 1.0)
+    forward, backward = (None if f is None else spread(f, 0.0) for f in (result.displacement, result.inverse))
+    return result._replace(
+        image=spread(result.image, inputs),
+        displacement=forward,
+        inverse=backward,
+        extras=extras,
+        comparable=where,
+        images=images,
+    )

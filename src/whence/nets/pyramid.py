@@ -67,13 +67,17 @@ class Decoder(nn.Module):
         )
 
     def forward(self, features: list[torch.Tensor]) -> torch.Tensor:
-        current = features[-1]
+        return self.levels(features)[-1]
+
+    def levels(self, features: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Its answers at every level, the coarsest, which is the pyramid's own, first."""
+        found = [features[-1]]
         levels = reversed(range(self.stop, len(features) - 1))
         for level, block in zip(levels, self.blocks, strict=True):
             skip = features[level]
-            current = F.interpolate(current, size=skip.shape[2:], mode=self.mode, align_corners=False)
-            current = block(torch.cat([current, skip], dim=1))
-        return current
+            current = F.interpolate(found[-1], size=skip.shape[2:], mode=self.mode, align_corners=False)
+            found.append(block(torch.cat([current, skip], dim=1)))
+        return found
 
 
 class VelocityHead(nn.Module):
