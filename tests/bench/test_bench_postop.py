@@ -26,7 +26,7 @@ def data(tmp_path_factory):
         ("DDPM, before and after joined", JUDGED),
         ("an instruction alone (InstructPix2Pix)", JUDGED),
         ("ours", JUDGED),
-        ("ours, the autoencoder's picture, its trace recovered", JUDGED),
+        ("ours, drawn by the autoencoder (no carrier)", JUDGED),
         ("ours, told to cut half of the tumour", {"Dice with the plan"}),
         ("ours, a volume's slices each by itself", {"slice to slice"}),
         ("ours, a volume's slices together", {"slice to slice"}),
@@ -40,8 +40,8 @@ def test_a_row_runs(data, tmp_path, name, wanted):
 
 def test_rows_that_ask_one_model_share_its_run(data):
     runs = {folder.name for folder in (data / "40_48").iterdir() if (folder / "config.yaml").is_file()}
-    # The instruction alone, and ours of five rows.
-    assert len([name for name in runs if name.startswith("postop")]) == 2
+    # The instruction alone, ours of four rows, and ours without a carrier.
+    assert len([name for name in runs if name.startswith("postop")]) == 3
 
 
 def test_a_plan_is_half_of_the_tumour_and_the_same_each_time(tmp_path):

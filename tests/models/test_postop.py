@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from whence.errors import InputError
 from whence.models.composite import bounding_box, cell_of, composite, in_context, planned
-from whence.models.instruction import mask_grid
+from whence.models.instruction import cut_otherwise, mask_grid, part_of
 from whence.models.postop import Postop
 from whence.models.postop_config import PostopConfig
 from whence.nets.latent import stable_diffusion, widened
@@ -136,6 +136,51 @@ def test_a_plan_is_told_by_composite_and_grid():
     assert grid.shape == (2, 4, 32, 32)
     assert torch.equal(F.pixel_shuffle(cell_of(grid)[:1], 2), plan[:1])
     assert torch.equal(cell_of(grid)[1], -torch.ones(4, 16, 16))
+
+
+def test_a_part_lies_on_one_side_of_a_line():
+    mask = torch.zeros(40, 1, 24, 24)
+    mask[..., 4:20, 6:16] = 1
+    mask[0] = 0
+    part = part_of(mask, generator())
+    assert not bool(part[0].any())
+    assert not bool((part > mask).any())
+    shares = (part.flatten(1).sum(dim=1) / mask.flatten(1).sum(dim=1))[1:]
+    # A line of voxels, up to a tenth of them, lies on the cut.
+    assert 0.28 < float(shares.min()) < 0.45
+    assert 0.65 < float(shares.max()) < 0.92
+    # Of a line's two sides the one's middle lies away from the other's, along the line's normal, by half of the whole.
+    for one, rest in zip(part[1:, 0], (mask - part)[1:, 0], strict=True):
+        both = [side.nonzero().float() for side in (one, rest)]
+        normal = both[1].mean(dim=0) - both[0].mean(dim=0)
+        assert float(normal.norm()) > 3
+
+
+def test_what_else_might_have_been_cut_by_hand():
+    batch = {name: torch.full((1, 1, 16, 16), value) for name, value in (("source", 0.5), ("target", 0.2))}
+    batch["target_cavity"] = torch.zeros(1, 1, 16, 16)
+    batch["target_cavity"][..., 2:6, 2:6] = 1
+    batch["target"][..., 2:6, 2:6] = -1
+    plan = torch.zeros(1, 1, 16, 16)
+    plan[..., 4:10, 4:8] = 1
+    found = cut_otherwise(batch, plan)
+    wanted = batch["target"].clone()
+    # Cut and not planned: as in the scan. Planned: a cavity.
+    wanted[..., 2:6, 2:6] = 0.5
+    wanted[..., 4:10, 4:8] = -1
+    assert torch.allclose(found, wanted)
+
+
+def test_a_plan_may_be_heeded_more():
+    torch.manual_seed(0)
+    net, batch = Postop(PostopConfig(**SMALL), 2, 1, 1).eval(), batch_of()
+    batch = {name: part / 4 if part.min() < 0 else part for name, part in batch.items()}
+    plan = {"resection_mask": torch.zeros(2, 1, 32, 32)}
+    plan["resection_mask"][..., 20:28, 16:24] = 1
+    free, told = (net.infer(given, generator()).image for given in (batch, batch | plan))
+    net.config = replace(net.config, heeded=1.5)
+    torch.testing.assert_close(net.infer(batch | plan, generator()).image, (free + 1.5 * (told - free)).clamp(-1, 1))
+    assert torch.equal(net.infer(batch, generator()).image, free)
 
 
 def test_a_carrier_begins_with_the_scan_and_traces_what_it_moves():

@@ -40,9 +40,10 @@ def planned(query: torch.Tensor, outcome: torch.Tensor, cavity: torch.Tensor, pl
     inside = (cavity != 0).to(query)
     level = (outcome * inside).sum(dim=dims, keepdim=True) / inside.sum(dim=dims, keepdim=True).clamp_min(1)
     places = torch.stack([_stretched(c != 0, p != 0) for c, p in zip(cavity[:, 0], plan[:, 0], strict=True)])
-    shown = kernels.sample(outcome, places.to(query), "linear", "border")
-    there = kernels.sample(inside, places.to(query), "linear", "zeros") >= 0.5
-    return torch.where(plan != 0, torch.where(there, shown, level), query)
+    # Of the cavity alone: between voxels its edge would hold what is beside it.
+    shown, there = (kernels.sample(part, places.to(query), "linear", "border") for part in (outcome * inside, inside))
+    cavity = torch.where(there >= 0.5, shown / there.clamp_min(0.5), level)
+    return torch.where(plan != 0, cavity, query)
 
 
 def _stretched(cavity: torch.Tensor, plan: torch.Tensor) -> torch.Tensor:
@@ -51,7 +52,7 @@ def _stretched(cavity: torch.Tensor, plan: torch.Tensor) -> torch.Tensor:
     found = []
     for axis, line in enumerate(axes):
         (here, size), (there, other) = (_span(mask, axis) for mask in (plan, cavity))
-        found.append(there + (line - here) * (other / size))
+        found.append(there + (line - here + 0.5) * (other / size) - 0.5)
     return torch.stack(torch.meshgrid(*found, indexing="ij"))
 
 
