@@ -59,7 +59,7 @@ def test_averaging_comes_nearer_than_the_general_atlas(data, tmp_path):
 def test_nobody_of_the_band_is_learnt_from(data, tmp_path):
     cells = cells_of("2D: Diff-Def, nobody of 58 to 70 seen", data, tmp_path)
     assert set(cells) == COLUMNS | {"unseen: volume error [%]"}
-    rows = read_pairs(next(data.rglob("without_band.csv")))
+    rows = read_pairs(next(data.rglob("without_58_70.csv")))
     ages = [row.conditions.get("age", 60.0) for row in rows.split("train")]
     assert ages
     assert not any(58 <= age <= 70 for age in ages)

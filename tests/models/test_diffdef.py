@@ -9,6 +9,7 @@ from whence.models.attributes import Attributes
 from whence.models.diffdef import DiffDef
 from whence.models.diffdef_config import DiffDefConfig
 from whence.space import Grid
+from whence.train.options import read_recipe
 
 SMALL = {
     "vae_features": (8, 16),
@@ -144,6 +145,34 @@ def test_the_morphology_term_pulls_the_atlas_to_its_neighbours_middle():
     found = net._apart(batch["source"], batch["near_target"])
     torch.testing.assert_close(found[:, 0], torch.full((2, 32, 24), -1.0), atol=1e-4, rtol=0)
     assert not bool(found[:, 1].any())
+
+
+def test_a_frugal_term_is_the_same():
+    gradients = []
+    for frugal in (False, True):
+        net, batch = net_of(2, frugal=frugal), batch_of(SHAPES[0])
+        torch.nn.init.normal_(net.moved.conv.weight, std=0.1, generator=generator())
+        atlas = batch["source"].requires_grad_()
+        term = net._apart(atlas, batch["near_target"]).square().sum()
+        term.backward()
+        assert float(term.detach()) > 0
+        gradients.append(atlas.grad)
+    # Sums of the same numbers in another order.
+    torch.testing.assert_close(*gradients, atol=1e-5, rtol=1e-4)
+
+
+def test_the_published_recipe_takes_a_step_of_each_stage_in_the_plane():
+    model, train = read_recipe("diffdef-paper", DiffDef)
+    assert (train.size, train.batch_size, model.neighbours) == ((160, 224, 160), 1, 15)
+    assert model.field == "displacement"
+    torch.manual_seed(0)
+    net, batch = DiffDef(model, 2, 1, 1, attributes=KNOWN), batch_of((32, 32), 1)
+    assert (net.multiple, net.vae.multiple) == (32, 8)
+    optimizers = net.optimizers()
+    for step in (0, model.vae_steps, model.vae_steps + model.registration_steps):
+        report = net.training_step(batch, optimizers, lambda loss: loss.backward(), generator(), step)
+        assert bool(torch.isfinite(report["loss"]))
+    assert "morphology" in report
 
 
 def test_it_learns_the_motion_that_a_condition_means():

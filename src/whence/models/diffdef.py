@@ -21,6 +21,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from whence import kernels
 from whence.losses import bending_energy, gradient_energy, make_similarity
@@ -232,13 +233,15 @@ class DiffDef(Method):
 
     def _apart(self, atlas: torch.Tensor, near: torch.Tensor) -> torch.Tensor:
         """Mean displacement (B, D, *spatial) of atlases' registrations to their neighbours (B, N * C, *spatial)."""
-        channels = atlas.shape[1]
-        people = near.unflatten(1, (-1, channels))
-        count = people.shape[1]
-        moving = atlas[:, None].expand(-1, count, *[-1] * (self.dims + 1)).flatten(0, 1)
-        velocity = self._velocity(moving, people.flatten(0, 1))
-        moved = kernels.exp(velocity, self.config.squarings)
-        return moved.unflatten(0, (len(atlas), count)).mean(dim=1)
+        people = near.unflatten(1, (-1, atlas.shape[1]))
+        if self.config.frugal:
+            moved = [checkpoint(self._moved, atlas, person, use_reentrant=False) for person in people.unbind(dim=1)]
+            return torch.stack(moved).mean(dim=0)
+        moving = atlas[:, None].expand(-1, people.shape[1], *[-1] * (self.dims + 1)).flatten(0, 1)
+        return self._moved(moving, people.flatten(0, 1)).unflatten(0, people.shape[:2]).mean(dim=1)
+
+    def _moved(self, moving: torch.Tensor, fixed: torch.Tensor) -> torch.Tensor:
+        return kernels.exp(self._velocity(moving, fixed), self.config.squarings)
 
     def _begin_fields(self) -> None:
         """The field's decoder takes the weights of the image's, but for its last layer."""

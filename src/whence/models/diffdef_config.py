@@ -60,6 +60,8 @@ class DiffDefConfig:
         dropped: share of training samples in which an attribute is taken for unknown.
         morphology: weight of the squared mean displacement to the neighbours.
         bending: weight of the field's bending energy.
+        frugal: whether neighbours are registered to one by one, and again for the gradient: the memory of one in place
+            of all, a third more time.
         through: of the last solver steps how many let the gradient of what the field does pass to the denoiser.
         noise_steps: steps of the noise schedule.
         solver: ddim, or dpm for DPM-Solver++.
@@ -91,6 +93,7 @@ class DiffDefConfig:
     dropped: float = 0.1
     morphology: float = 1.0
     bending: float = 1.0
+    frugal: bool = False
     through: int = 0
     noise_steps: int = 1000
     solver: Literal["ddim", "dpm"] = "ddim"
