@@ -20,7 +20,9 @@ class Prediction(NamedTuple):
     alone may be missing: it is then computed). ``novelty`` (B, 1, *spatial) in 0..1 replaces the usual
     measure; ``extras`` are further maps (B, C, *spatial) by name, which the trace carries along, and ``images``
     further images in [-1, 1], which it carries on the source's scale of intensities. Where the method has no field,
-    ``comparable`` (B, 1, *spatial), 0 or 1, says where the prediction may be compared with the source.
+    ``comparable`` (B, 1, *spatial), 0 or 1, says where the prediction may be compared with the source. ``carried``:
+    the image is the source, carried by the displacement and changed, so that what a scan shows beyond the lattice's
+    resolution and range is to be carried with it.
     """
 
     image: torch.Tensor
@@ -30,6 +32,7 @@ class Prediction(NamedTuple):
     extras: Mapping[str, torch.Tensor] = MappingProxyType({})
     comparable: torch.Tensor | None = None
     images: Mapping[str, torch.Tensor] = MappingProxyType({})
+    carried: bool = False
 
 
 class Retrieval(NamedTuple):

@@ -265,7 +265,7 @@ class Postop(Method):
         found = [self.carried(few["latents"], few) for few in some(seen)]
         image, velocity = (torch.cat([part[n] for part in found]) for n in (0, 2))
         forward, backward = (kernels.exp(way * velocity, c.squarings) for way in (1, -1))
-        return Prediction(image.clamp(-1, 1), forward, backward, images=shown)
+        return Prediction(image.clamp(-1, 1), forward, backward, images=shown, carried=True)
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
         of_vae = {id(part) for part in self.vae.parameters()}

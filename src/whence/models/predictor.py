@@ -11,7 +11,7 @@ import torch
 from whence import kernels
 from whence.data.frame import Frame, fit_shape, unfit_shape, up_to_multiple
 from whence.errors import InputError
-from whence.field import Displacement, invert, resample
+from whence.field import Displacement, invert, resample, warp
 from whence.metrics.novelty import unexplained
 from whence.models.cases import Asked, cases_beside
 from whence.models.method import Method, Prediction
@@ -114,11 +114,15 @@ class Predictor:
             return Trace.build(source, image, forward, backward, **found, **common)
         forward = self._field(result.displacement, lattice, source.grid)
         backward = invert(forward) if result.inverse is None else self._field(result.inverse, lattice, source.grid)
-        novelty = result.novelty
-        if novelty is None:
-            # On the network's lattice both are equally fine; on a finer one the prediction's blur would look new.
-            novelty = unexplained(result.image, kernels.warp(inputs, result.displacement))
+        moved = kernels.warp(inputs, result.displacement)
+        # On the network's lattice both are equally fine; on a finer one the prediction's blur would look new.
+        novelty = unexplained(result.image, moved) if result.novelty is None else result.novelty
         found = self._volume(novelty, lattice, source.grid)
+        if result.carried:
+            # But of what is not the scan's: a cavity has none of the texture of what was cut out.
+            beyond = warp(source, forward).tensor - self._volume(intensity.restore(moved), lattice, source.grid).tensor
+            carried = image.tensor + (1 - found.tensor.clamp(0, 1)) * beyond
+            image = image.with_tensor(carried if untouched is None else torch.where(untouched, image.tensor, carried))
         return Trace.build(source, image, forward, backward, novelty=found, **common)
 
     def _target(self, target: Volume | None, lattice: Grid, source: Volume) -> torch.Tensor:
@@ -207,6 +211,7 @@ class Predictor:
             all_of([part.extras for part in parts]),
             whole([part.comparable for part in parts]),
             all_of([part.images for part in parts]),
+            parts[0].carried,
         )
 
     def _volume(self, batch: torch.Tensor, lattice: Grid, grid: Grid) -> Volume:
