@@ -362,6 +362,8 @@ def _planned(
 ) -> dict[str, torch.Tensor]:
     """A training batch with its plans, ``resection_mask``: what was cut, or a part of the tumour, and its outcome."""
     cavity = batch["target_cavity"]
+    if not bool(otherwise.any()):
+        return {**batch, "resection_mask": cavity}
     part = part_of(torch.maximum(batch["source_mask"], cavity), generator)
     # A small cavity, stretched, is little but its own blurred edge.
     sizes = [mask.flatten(1).sum(dim=1).reshape(otherwise.shape) for mask in (cavity, part)]
