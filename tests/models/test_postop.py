@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from whence.errors import InputError
-from whence.models.composite import bounding_box, cell_of, composite, in_context, planned
+from whence.models.composite import beside_neighbours, bounding_box, cell_of, composite, in_context, planned
 from whence.models.instruction import cut_otherwise, mask_grid, part_of
 from whence.models.postop import Postop
 from whence.models.postop_config import PostopConfig
@@ -174,12 +174,14 @@ def test_what_else_might_have_been_cut_by_hand():
 def test_a_plan_may_be_heeded_more():
     torch.manual_seed(0)
     net, batch = Postop(PostopConfig(**SMALL), 2, 1, 1).eval(), batch_of()
-    batch = {name: part / 4 if part.min() < 0 else part for name, part in batch.items()}
+    # What is drawn, as it is: the outcome's latents.
+    net._decoded = lambda latents: latents / 10
     plan = {"resection_mask": torch.zeros(2, 1, 32, 32)}
     plan["resection_mask"][..., 20:28, 16:24] = 1
     free, told = (net.infer(given, generator()).image for given in (batch, batch | plan))
     net.config = replace(net.config, heeded=1.5)
-    torch.testing.assert_close(net.infer(batch | plan, generator()).image, (free + 1.5 * (told - free)).clamp(-1, 1))
+    assert float((told - free).abs().max()) > 1e-3
+    torch.testing.assert_close(net.infer(batch | plan, generator()).image, free + 1.5 * (told - free))
     assert torch.equal(net.infer(batch, generator()).image, free)
 
 
@@ -370,3 +372,17 @@ def test_a_folder_of_sam(tmp_path):
     with pytest.raises(InputError, match=r"holds no config\.json"):
         SamEncoder(str(tmp_path), 24)
     assert json.loads((tmp_path / "sam" / "config.json").read_text())["model_type"] == "sam"
+
+
+def test_only_slices_next_to_each_other_are_neighbours():
+    slices = torch.tensor([0.0, 1.0, 3.0, 10.0]).reshape(4, 1)
+    found = beside_neighbours(slices, 0.25, torch.tensor([2, 3, 7, 8]))
+    assert found.flatten().tolist() == [0.25, 0.75, 4.75, 8.25]
+    assert torch.equal(beside_neighbours(slices, 0.25), torch.tensor([[0.25], [1.25], [4.25], [8.25]]))
+
+
+def test_a_case_without_a_cavity_shows_a_dark_one_within_a_plan():
+    query, plan = torch.full((1, 1, 8, 8), 0.5), torch.zeros(1, 1, 8, 8)
+    plan[..., 2:5, 2:5] = 1
+    found = planned(query, torch.zeros(1, 1, 8, 8), torch.zeros(1, 1, 8, 8), plan)
+    assert torch.equal(found, torch.where(plan > 0, -1.0, 0.5))

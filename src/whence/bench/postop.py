@@ -19,7 +19,7 @@ from whence.data.frame import Intensity
 from whence.data.pairs import Pair, PairsTable, read_pairs
 from whence.data.phantom import write_phantom
 from whence.field import Displacement
-from whence.io import read_labels, replacing
+from whence.io import load_json, read_labels, replacing, save_json
 from whence.metrics import label_overlap
 from whence.models import find_method
 from whence.models.cases import Asked
@@ -46,11 +46,13 @@ SHOWN = {
     "Dice with the plan": ("planned", 3),
     "slice to slice": ("apart", 3),
 }
-# Images that each method sees in training.
-IMAGES_SEEN = 16_000
+# Images that each method sees in training; of those who learn plans as well, half of the time.
+IMAGES_SEEN, WITH_PLANS = 8_000, 16_000
 # Patients in the picture; volumes whose slices are compared.
 DRAWN, VOLUMES = 3, 4
-OURS: dict[str, Any] = {"method": "postop"}
+# Who is told plans in training has less of it left for the task of the document's tables, which has none.
+OURS: dict[str, Any] = {"method": "postop", "planned": 0.0}
+PLANS: dict[str, Any] = {"method": "postop", "images": WITH_PLANS}
 # What the document compares with, in the terms of what of ours they have.
 CONCATENATION: dict[str, Any] = {
     "method": "plasticine",
@@ -66,22 +68,28 @@ IMAGES: dict[str, Any] = {**OURS, "strategy": "random", "segmentation": False, "
 KINDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "the true image": ({"by": "truth"}, {}),
     "the source as it is": ({"by": "nothing"}, {}),
+    "ours": (OURS, {"SSIM": 0.7001, "MS-SSIM": 0.7814, "PSNR [dB]": 31.67, "LPIPS": 0.1845}),
     "the composite, no model": ({**OURS, "by": "composite"}, {}),
     "TraceTrans": ({"method": "tracetrans"}, {}),
     "DDPM, before and after joined": (CONCATENATION, {"SSIM": 0.5744}),
     "paint by example, a random region": (EXAMPLE, {"SSIM": 0.6695}),
     "an instruction alone (InstructPix2Pix)": (INSTRUCTION, {"SSIM": 0.6649}),
     "random image instruction (ImageBrush)": (IMAGES, {"SSIM": 0.6718}),
-    "ours": (OURS, {"SSIM": 0.7001, "MS-SSIM": 0.7814, "PSNR [dB]": 31.67, "LPIPS": 0.1845}),
     "ours, random retrieval": ({**OURS, "strategy": "random"}, {}),
     "ours, retrieval by image": ({**OURS, "strategy": "image"}, {}),
+    "the model of ours, shown a random case": ({**OURS, "shown": "random"}, {}),
+    "the model of ours, shown a case by image": ({**OURS, "shown": "image"}, {}),
     "ours, not told the tumour (p_seg and grid)": ({**OURS, "segmentation": False}, {}),
     "ours, not told the composite (p_comp and latents)": ({**OURS, "composed": False}, {}),
+    "the model of ours, p_seg alone left out": ({**OURS, "silent": 0}, {}),
+    "the model of ours, p_comp alone left out": ({**OURS, "silent": 1}, {}),
     "ours, drawn by the autoencoder (no carrier)": ({**OURS, "carrier": []}, {}),
-    "ours, not told of a plan: half of the tumour": ({**OURS, "by": "unplanned"}, {}),
-    "ours, told to cut half of the tumour": ({**OURS, "by": "planned"}, {}),
+    "plans learnt, not told of one: half of the tumour": ({**PLANS, "by": "unplanned"}, {}),
+    "plans learnt, told to cut half of the tumour": ({**PLANS, "by": "planned"}, {}),
     "ours, a volume's slices each by itself": ({**OURS, "by": "apart"}, {}),
     "ours, a volume's slices together": ({**OURS, "by": "together"}, {}),
+    "ours, trained again": ({**OURS, "seed": 1}, {}),
+    "ours, random retrieval, trained again": ({**OURS, "strategy": "random", "seed": 1}, {}),
 }
 
 
@@ -103,14 +111,18 @@ def notes(quick: bool) -> str:
         "Displacement error: of the trace within 15 mm of the cavity: TraceTrans and what has a carrier have their "
         "own; all others' are recovered by one registration (correlation), with the cavity that was shown masked "
         "out. The true image in place of a prediction says what judge and registration can find at best. All learn "
-        f"from the same 920 patients and see {IMAGES_SEEN:,} images, with the rates of their CPU recipes; all latent "
-        "diffusions share one autoencoder, which has seen 8,000 before, weigh the operation ten times as heavy as "
-        "the rest and, but for the row without, have the carrier of ours: the scan's own voxels, moved and changed, "
+        f"from the same 920 patients and see {IMAGES_SEEN:,} pairs, with the rates of their CPU recipes; all latent "
+        "diffusions share one autoencoder, which has seen 8,000 pairs before, weigh the operation ten times as heavy "
+        "as the rest and, but for the row without, have the carrier of ours: the scan's own voxels, moved and changed, "
         "which what the document compares with does not. TraceTrans sees the scan alone. What the document compares "
         "with stands here in its essentials: an example is a random past case's region, pasted where it lies, an "
         "instruction one learnt prompt for all, a random image instruction a random case in the grid, without "
-        "tumour mask and composite; retrieval by image is by the correlation of thumbnails of 24 voxels. VISII, "
-        "which the document names as well, is left out: it inverts a published model of photographs. A plan: the "
+        "tumour mask and composite; retrieval by image is by the correlation of thumbnails of 24 voxels. The model "
+        "of ours: trained as ours, and shown another's case, or denied a prompt, when predicting alone. Trained again: "
+        "with another seed, which says how far one training is from the next. Less ours: the mean of the patients' "
+        "differences and its standard error. VISII, which the document names as well, is left out: it inverts a "
+        "published model of photographs. A plan: of "
+        f"{WITH_PLANS:,} pairs 6 in 10 are told what is cut, 4 of them a made-up plan; to be followed is the "
         "half of the tumour on one side, chosen by chance, which says nothing of what was really cut; nobody "
         f"knows that image, so that only the cavity is judged. Slice to slice: of {VOLUMES} volumes of 64 x 64 x "
         "64, drawn by the model of slices, the mean difference of neighbouring slices that show the tumour, "
@@ -122,9 +134,10 @@ def notes(quick: bool) -> str:
 def rows(quick: bool) -> list[Row]:
     """Other methods, then retrievals and prompts, then what a plan does."""
     base: dict[str, Any] = {"cases": 1000, "size": 96, "images": IMAGES_SEEN, "autoencoder": 2000}
+    smoke: dict[str, Any] = {}
     if quick:
-        base = {"cases": 40, "size": 48, "images": 32, "autoencoder": 2}
-    return [Row(name, {**base, **kind}, published) for name, (kind, published) in KINDS.items()]
+        base, smoke = {"cases": 40, "size": 48, "autoencoder": 2}, {"images": 32}
+    return [Row(name, {**base, **kind, **smoke}, published) for name, (kind, published) in KINDS.items()]
 
 
 def intensity(image: torch.Tensor) -> torch.Tensor:
@@ -135,7 +148,8 @@ def intensity(image: torch.Tensor) -> torch.Tensor:
 def measure(row: Row, data: Path, work: Path) -> dict[str, Any]:
     """Train what the row needs, in a folder that rows which ask the same model share, and judge its predictions."""
     settings = dict(row.settings)
-    cases, size, by = settings.pop("cases"), settings.pop("size"), settings.pop("by", "")
+    cases, size = settings.pop("cases"), settings.pop("size")
+    by, shown, silent = (settings.pop(name, None) for name in ("by", "shown", "silent"))
     where = data / f"{cases}_{size}"
     table = write_phantom("surgery", cases, size, where / "data")
     rows = read_pairs(table)
@@ -144,6 +158,13 @@ def measure(row: Row, data: Path, work: Path) -> dict[str, Any]:
     if predictor is not None:
         # All traces that no model predicts are recovered alike.
         predictor.method.recovered_by = "ncc"  # type: ignore[misc]
+    if shown:
+        assert predictor is not None
+        # What a case is worth to a model that has learnt from those of similar tumours.
+        predictor.method.config = replace(predictor.method.config, strategy=shown)
+    if silent is not None:
+        assert predictor is not None
+        predictor.method.prompt = _silenced(predictor.method, silent)  # type: ignore[method-assign]
     if by == "composite":
         assert predictor is not None
         predictor.method.infer = _pasted(predictor)  # type: ignore[method-assign]
@@ -165,11 +186,27 @@ def measure(row: Row, data: Path, work: Path) -> dict[str, Any]:
         if len(found) <= DRAWN:
             trace = beside_truth(trace, Truth.of(pair, trace.image), pair)
             trace.save(data / "traces" / row.name / pair.id)
-    return {
+    kept = data / "figures" / f"{row.name}.json"
+    save_json({pair.id: figures for pair, figures in zip(people, found, strict=True)}, kept)
+    cells = {
         name: mean_cell([f[key] for f in found], digits)
         for name, (key, digits) in SHOWN.items()
         if all(key in f for f in found)
     }
+    return {**cells, **_less_than_ours(kept)}
+
+
+def _less_than_ours(figures: Path) -> dict[str, str]:
+    """By how much a row's SSIM and cavity Dice exceed those of ours, by patient: the mean ± its standard error."""
+    ours = figures.with_name("ours.json")
+    if figures == ours or not ours.is_file():
+        return {}
+    here, there, found = load_json(figures), load_json(ours), {}
+    for name, key in (("SSIM, less ours", "ssim"), ("cavity Dice, less ours", "cavity")):
+        if all(key in kept for kept in here.values()):
+            apart = np.array([here[who][key] - there[who][key] for who in here])
+            found[name] = f"{apart.mean():+.3f} ± {apart.std(ddof=1) / np.sqrt(len(apart)):.3f}"
+    return found
 
 
 def _judged(trace: Trace, pair: Pair, judge: Segmenter, plan: Volume | None) -> dict[str, float]:
@@ -234,6 +271,18 @@ def _steps(predictor: Predictor, by: str, where: Path, size: int) -> list[float]
         steps = [image.diff(dim=-1).abs()[near[..., 1:]].mean() for image in images]
         found.append(float(steps[0] / steps[1]))
     return found
+
+
+def _silenced(method: Any, which: int) -> Any:
+    """The prompt of a method with one of its vectors left out, as if nothing were known."""
+    prompt = method.prompt
+
+    def silenced(mask: torch.Tensor, composed: torch.Tensor) -> torch.Tensor:
+        found = prompt(mask, composed).clone()
+        found[:, which] = method.unprompted[which]
+        return found
+
+    return silenced
 
 
 def _pasted(predictor: Predictor) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch.nn import functional as F
 
 from whence import kernels
 
@@ -33,12 +34,14 @@ def composite(query: torch.Tensor, outcome: torch.Tensor, cavity: torch.Tensor) 
 def planned(query: torch.Tensor, outcome: torch.Tensor, cavity: torch.Tensor, plan: torch.Tensor) -> torch.Tensor:
     """The composite of a planned resection: what a past case's cavity looks like, within the plan and no further.
 
-    The box of the cavity is stretched over the plan's; where it holds no cavity the cavity's mean stands in. Images
-    (B, C, *spatial), masks (B, 1, *spatial), not 0 where they are. Ours.
+    The box of the cavity is stretched over the plan's; where it holds no cavity the cavity's mean stands in, and -1,
+    the darkest, of a case without one. Images (B, C, *spatial) in [-1, 1], masks (B, 1, *spatial), not 0 where they
+    are. Ours.
     """
     dims = tuple(range(2, query.ndim))
     inside = (cavity != 0).to(query)
-    level = (outcome * inside).sum(dim=dims, keepdim=True) / inside.sum(dim=dims, keepdim=True).clamp_min(1)
+    size = inside.sum(dim=dims, keepdim=True)
+    level = torch.where(size > 0, (outcome * inside).sum(dim=dims, keepdim=True) / size.clamp_min(1), -1.0)
     places = torch.stack([_stretched(c != 0, p != 0) for c, p in zip(cavity[:, 0], plan[:, 0], strict=True)])
     # Of the cavity alone: between voxels its edge would hold what is beside it.
     shown, there = (kernels.sample(part, places.to(query), "linear", "border") for part in (outcome * inside, inside))
@@ -76,10 +79,12 @@ def cell_of(grid: torch.Tensor) -> torch.Tensor:
     return grid[..., height:, width:]
 
 
-def beside_neighbours(slices: torch.Tensor, weight: float) -> torch.Tensor:
+def beside_neighbours(slices: torch.Tensor, weight: float, places: torch.Tensor | None = None) -> torch.Tensor:
     """Slices (B, ...) in their order, each with ``weight`` of the one before and the one after; ends repeat themselves.
 
-    Ours.
+    ``places`` (B,) numbers them where some between are missing: what is not next to a slice is no neighbour. Ours.
     """
-    before, after = slices[[0, *range(len(slices) - 1)]], slices[[*range(1, len(slices)), -1]]
-    return (1 - 2 * weight) * slices + weight * (before + after)
+    own = torch.arange(len(slices), device=slices.device)
+    next_to = torch.ones_like(own[1:]) if places is None else (places.diff() == 1).to(own)
+    before, after = own - F.pad(next_to, (1, 0)), own + F.pad(next_to, (0, 1))
+    return (1 - 2 * weight) * slices + weight * (slices[before] + slices[after])

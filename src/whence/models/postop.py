@@ -214,23 +214,41 @@ class Postop(Method):
 
     @torch.no_grad()
     def infer(self, batch: dict[str, torch.Tensor], generator: torch.Generator) -> Prediction:
-        if "resection_mask" not in batch:
-            return self._outcome(batch, generator)
-        if not self.config.planned:
+        c, planned = self.config, "resection_mask" in batch
+        if planned and not c.planned:
             raise InputError("this model was trained without plans (planned is 0); expected no resection to follow")
-        same, unplanned = torch.Generator(), {n: part for n, part in batch.items() if n != "resection_mask"}
-        same.set_state(generator.get_state())
-        found = self._outcome(batch, generator)
-        if self.config.heeded == 1:
-            return found
-        free = self._outcome(unplanned, same).image
-        return found._replace(image=(free + self.config.heeded * (found.image - free)).clamp(-1, 1))
-
-    def _outcome(self, batch: dict[str, torch.Tensor], generator: torch.Generator) -> Prediction:
-        c, query = self.config, batch["source"]
-        told = torch.full((len(query), 1, 1, 1), "resection_mask" in batch, device=query.device)
-        batch = {"resection_mask": batch["case_target_cavity"], **batch}
+        told = torch.full((len(batch["source"]), 1, 1, 1), planned, device=batch["source"].device)
+        batch = {"resection_mask": batch["case_target_cavity"], **batch, "told": told}
         composed = told_composite(batch, told)
+        shown = {
+            "retrieved before": batch["case_source"],
+            "retrieved after": batch["case_target"],
+            "composite": composed,
+        }
+        same = torch.Generator()
+        same.set_state(generator.get_state())
+        latents = self._outcome(batch, told, composed, generator)
+        if planned and c.heeded != 1:
+            nothing = torch.zeros_like(told)
+            free = self._outcome(batch, nothing, told_composite(batch, nothing), same)
+            latents = free + c.heeded * (latents - free)
+        if self.carrier is None:
+            # What is cut out, by plan or in the past case, has no source; its wall, which moves most, has one.
+            where = 1 - batch["resection_mask"]
+            return Prediction(self._decoded(latents).clamp(-1, 1), images=shown, comparable=where)
+        seen = {"latents": latents} | {
+            name: batch[name] for name in ("source", "source_mask", "resection_mask", "told")
+        }
+        found = [self.carried(few["latents"], few) for few in some(seen)]
+        image, velocity = (torch.cat([part[n] for part in found]) for n in (0, 2))
+        forward, backward = (kernels.exp(way * velocity, c.squarings) for way in (1, -1))
+        return Prediction(image.clamp(-1, 1), forward, backward, images=shown, carried=True)
+
+    def _outcome(
+        self, batch: dict[str, torch.Tensor], told: torch.Tensor, composed: torch.Tensor, generator: torch.Generator
+    ) -> torch.Tensor:
+        """Latents (B, L, h, w) of the outcome, of samples that are ``told`` (B, 1, 1, 1) their plan."""
+        c, query = self.config, batch["source"]
         context = self._context(batch, composed)
         prompt, masks = self.prompt(batch["source_mask"], composed), self._masks(batch, told)
         nothing = self.unprompted.expand(len(query), -1, -1)
@@ -246,26 +264,11 @@ class Postop(Method):
                 found = free + c.guidance * (found - free)
             latents = solver.step(found, time, latents).prev_sample
             if done <= SETTLED * len(solver.timesteps):
-                latents = beside_neighbours(latents, c.neighbours)
+                places = batch["places"][:, 0] if "places" in batch else None
+                latents = beside_neighbours(latents, c.neighbours, places)
             if self.on_step is not None:
                 self.on_step(done, len(solver.timesteps))
-        shown = {
-            "retrieved before": batch["case_source"],
-            "retrieved after": batch["case_target"],
-            "composite": composed,
-        }
-        if self.carrier is None:
-            # What is cut out, by plan or in the past case, has no source; its wall, which moves most, has one.
-            where = 1 - batch["resection_mask"]
-            return Prediction(self._decoded(latents).clamp(-1, 1), images=shown, comparable=where)
-        batch["told"] = told
-        seen = {"latents": latents} | {
-            name: batch[name] for name in ("source", "source_mask", "resection_mask", "told")
-        }
-        found = [self.carried(few["latents"], few) for few in some(seen)]
-        image, velocity = (torch.cat([part[n] for part in found]) for n in (0, 2))
-        forward, backward = (kernels.exp(way * velocity, c.squarings) for way in (1, -1))
-        return Prediction(image.clamp(-1, 1), forward, backward, images=shown, carried=True)
+        return latents
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
         of_vae = {id(part) for part in self.vae.parameters()}

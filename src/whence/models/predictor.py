@@ -88,7 +88,8 @@ class Predictor:
                 batch["resection_mask"] = self.frame.enter_labels(plan, lattice)
             given = (self.method, self.frame, self.bank, source, mask, plan, lattice, asked, generator)
             found = cases_beside(*given)
-            result = self._infer({key: part[found.places] for key, part in batch.items()} | found.batch, generator)
+            beside = {**found.batch, "places": torch.tensor(found.places)[:, None]}
+            result = self._infer({key: part[found.places] for key, part in batch.items()} | beside, generator)
             result = _among(result, found.places, inputs)
             tables["retrieved cases"] = found.facts()
             if len(found.places) < len(inputs):
@@ -171,7 +172,7 @@ class Predictor:
         size = len(inputs["source"]) if self.method.together else self.batch
 
         def fitted(name: str, batch: torch.Tensor) -> torch.Tensor:
-            # Conditions have no place in space.
+            # Conditions and numbers of slices have no place in space.
             return batch if batch.ndim == 2 else fit_shape(batch, enough, beyond[name])
 
         padded = {name: fitted(name, batch).to(device).split(size) for name, batch in inputs.items()}

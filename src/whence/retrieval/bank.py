@@ -90,19 +90,19 @@ class Bank:
         return [self._match(place, similarity, bits) for place, similarity in ranked]
 
     def likest(self, name: str, bits: np.ndarray) -> Match:
-        """Of a case of this name, whole or of many slices, what overlaps a mask most.
+        """Of a case of this name, whole or of many slices, what overlaps a mask most; of none that does, the largest.
 
         Raises InputError where there is none.
         """
         found = [
-            (overlap(bits, segment.masks[row]), segment.case(row))
+            (overlap(bits, segment.masks[row]), int(np.unpackbits(segment.masks[row]).sum()), segment.case(row))
             for segment, gone in zip(self.segments, self._gone, strict=True)
             for row in segment.rows_named(name)
             if row not in gone
         ]
         if not found:
             raise InputError(f"{self.folder} has no case {name!r}; expected the id of one that it has")
-        iou, case = max(found, key=lambda pair: pair[0])
+        iou, _, case = max(found, key=lambda match: match[:2])
         return Match(case, iou, iou)
 
     def info(self) -> dict[str, Any]:

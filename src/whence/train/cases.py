@@ -9,7 +9,7 @@ import torch
 from whence.data import PairDataset
 from whence.data.frame import Frame, plane_views, single_slice_plane
 from whence.data.pairs import Pair, PairsTable
-from whence.data.retrieved import RetrievedDataset
+from whence.data.retrieved import LAPS, RetrievedDataset
 from whence.errors import InputError
 from whence.io import read, read_labels
 from whence.models import Retrieval
@@ -62,7 +62,9 @@ def _similar(
         bits = bank.manifest.space.pack(mask, str(row.path("source_mask")))
         image = thumbnail(images[place][1], grid) if images else None
         generator = torch.Generator().manual_seed((seed * 1009 + place) % 2**31)
-        matches = bank.query(bits, how.top, patient, how.strategy, image, generator=generator)
+        # Chance knows no most similar: as many as there are laps.
+        top = LAPS if how.strategy == "random" else how.top
+        matches = bank.query(bits, top, patient, how.strategy, image, generator=generator)
         cases = [(match.case.id, match.case.slice) for match in matches]
         found[index] = [places[case] for case in cases if case in places]
     return found

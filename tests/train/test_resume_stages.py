@@ -1,0 +1,62 @@
+"""A fit of several stages that is stopped in any of them goes on there, and ends as an unbroken one."""
+
+import signal
+
+import pytest
+
+from whence import cli
+from whence.data.phantom import write_phantom
+from whence.io import load_weights
+from whence.models.diffdef import DiffDef
+
+SMALL = "--vae_features [8,16] --features [16,32] --blocks 1 --attention 1 --width 16 --down [8,16] --up [16,8]"
+# Checkpoints lie within the stages: steps 0 to 4, 5 to 9, 10 to 14.
+STEPS = "--vae_steps 5 --registration_steps 5 --steps 15 --save_every 3 --batch_size 2 --neighbours 2 --solver_steps 3"
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    return write_phantom("cohort", 12, 32, tmp_path_factory.mktemp("stages") / "cohort")
+
+
+def command(table, out):
+    return ["fit", "diffdef", "--data", str(table), "--out", str(out), *SMALL.split(), *STEPS.split()]
+
+
+@pytest.fixture(scope="module")
+def unbroken(table):
+    out = table.parent.parent / "unbroken"
+    assert cli.main(command(table, out)) == 0
+    return load_weights(out / "model.safetensors")
+
+
+@pytest.mark.parametrize(("stopped", "goes_on"), [(4, 3), (8, 6), (11, 9), (14, 12)])
+def test_it_goes_on_in_its_stage(table, unbroken, tmp_path, monkeypatch, capsys, stopped, goes_on):
+    out, take, taken = tmp_path / "run", DiffDef.training_step, []
+
+    def step(self, *given):
+        taken.append(given[-1])
+        if given[-1] == stopped:
+            raise KeyboardInterrupt
+        return take(self, *given)
+
+    handler = signal.getsignal(signal.SIGINT)
+    with monkeypatch.context() as patch:
+        patch.setattr(DiffDef, "training_step", step)
+        assert cli.main(command(table, out)) == 130
+    signal.signal(signal.SIGINT, handler)
+    assert f"goes on at step {goes_on} of 15" in capsys.readouterr().err
+
+    def counted(self, *given):
+        taken.append(given[-1])
+        return take(self, *given)
+
+    taken.clear()
+    monkeypatch.setattr(DiffDef, "training_step", counted)
+    assert cli.main(command(table, out)) == 0
+    assert taken == list(range(goes_on, 15))
+    found = load_weights(out / "model.safetensors")
+    assert found.keys() == unbroken.keys()
+    for name, tensor in unbroken.items():
+        # One machine: the same numbers in the same order.
+        assert float((found[name] - tensor).norm()) <= 1e-5 * float(tensor.norm()) + 1e-12, name
