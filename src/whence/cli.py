@@ -351,7 +351,7 @@ def _bank(given: list[str]) -> None:
     elif word == "remove":
         parser.add_argument("ids", type=str, nargs="+", help="cases to take out")
         options = parser.parse_args(given)
-        bank.show_info(bank.retrieval.remove(options.bank, options.ids).info())
+        bank.show_info(bank.remove_from_bank(options.bank, options.ids).info())
     elif word == "info":
         bank.show_info(bank.Bank(parser.parse_args(given).bank).info())
     else:

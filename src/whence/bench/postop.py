@@ -95,7 +95,7 @@ KINDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 def title(quick: bool) -> str:
     """Heading of the table."""
-    return f"After surgery{', smoke version' if quick else ' (surgery phantom, 2D, 96 x 96, 50 held-out patients)'}"
+    return f"After surgery{', smoke version' if quick else ' (surgery phantom, 2D, 64 x 64, 50 held-out patients)'}"
 
 
 def notes(quick: bool) -> str:
@@ -133,7 +133,7 @@ def notes(quick: bool) -> str:
 
 def rows(quick: bool) -> list[Row]:
     """Other methods, then retrievals and prompts, then what a plan does."""
-    base: dict[str, Any] = {"cases": 1000, "size": 96, "images": IMAGES_SEEN, "autoencoder": 2000}
+    base: dict[str, Any] = {"cases": 1000, "size": 64, "images": IMAGES_SEEN, "autoencoder": 2000}
     smoke: dict[str, Any] = {}
     if quick:
         base, smoke = {"cases": 40, "size": 48, "autoencoder": 2}, {"images": 32}

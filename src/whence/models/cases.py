@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,12 +23,13 @@ from whence.space import Grid, Volume
 @dataclass(frozen=True)
 class Asked:
     """What a user says of the past cases: whose not to take, which one, by its id or its ``rank`` among the most
-    similar (from 0); and of the operation: what is cut out."""
+    similar (from 0); of the operation: what is cut out; and of which files the query is, that none shows itself."""
 
     patient: str | None = None
     case: str | None = None
     resection: Volume | None = None
     rank: int = 0
+    files: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +58,6 @@ def cases_beside(
     plan: Volume | None,
     lattice: Grid,
     asked: Asked,
-    generator: torch.Generator,
 ) -> FoundCases:
     """The cases of an image, or of a volume's slices that show tumour or plan: slices of one case, the likest there.
 
@@ -76,27 +77,40 @@ def cases_beside(
     chosen = asked.case
     if chosen is None:
         image = thumbnail(images[largest], bank.manifest.space.grid) if how.strategy == "image" else None
-        given = (asked.patient, how.strategy, image)
-        chosen = _ranked(bank, packed[largest], asked.rank, given, generator)
+        chosen = _ranked(bank, packed[largest], asked, how.strategy, image)
     found = {place: bank.likest(chosen, packed[place]) for place in places}
+    if asked.patient is not None and found[largest].case.patient == asked.patient:
+        raise InputError(f"case {chosen!r} is of patient {asked.patient} itself; expected another's")
     # A slice that overlaps none of the case's sees what the nearest slice that does sees.
     seen = [place for place in places if found[place].iou > 0] or places
     matches = [found[min(seen, key=lambda other: abs(other - place))] for place in places]
     return FoundCases(places, _batch(method, frame, matches, masks[0].grid), matches)
 
 
-def _ranked(bank: Bank, bits: np.ndarray, rank: int, given: tuple[Any, ...], generator: torch.Generator) -> str:
-    """The id of a case by its rank among all others than itself; a volume's slices are one case."""
-    count, state = rank + 1, generator.get_state()
+def _ranked(bank: Bank, bits: np.ndarray, asked: Asked, strategy: str, image: np.ndarray | None) -> str:
+    """The id of the likest case of the patient of a rank, the query's own left out.
+
+    At random the order is one and the same for a mask, so that ranks are different patients.
+    """
+    count, patient, own = asked.rank + 1, asked.patient, {path.resolve() for path in asked.files}
     while True:
-        generator.set_state(state)
-        matches = bank.query(bits, count, *given, generator=generator)
-        ids = list(dict.fromkeys(match.case.id for match in matches))
-        if len(ids) > rank:
-            return ids[rank]
+        generator = torch.Generator().manual_seed(zlib.crc32(bits.tobytes()))
+        matches = bank.query(bits, count, patient, strategy, image, generator=generator)
+        if patient is None and own:
+            # Who is asked for is in the bank: nobody is shown their own outcome.
+            of_query = [m for m in matches if own & {path.resolve() for path in m.case.files.values()}]
+            if of_query:
+                patient = of_query[0].case.patient
+                continue
+        first: dict[str, str] = {}
+        for match in matches:
+            first.setdefault(match.case.patient, match.case.id)
+        if len(first) > asked.rank:
+            return list(first.values())[asked.rank]
         if len(matches) < count:
-            whose = "" if given[0] is None else f" of another patient than {given[0]}"
-            raise InputError(f"{bank.folder} has {len(ids)} cases{whose}; number {rank + 1} by likeness was asked for")
+            whose = "" if patient is None else f" beside {patient}"
+            number = f"number {asked.rank + 1} by likeness was asked for"
+            raise InputError(f"{bank.folder} has cases of {len(first)} patients{whose}; {number}")
         count *= 2
 
 

@@ -32,7 +32,8 @@ def only_known(mask: torch.Tensor, known: torch.Tensor | bool) -> torch.Tensor:
 def told_composite(batch: Mapping[str, torch.Tensor], told: torch.Tensor) -> torch.Tensor:
     """The composite of each sample: the document's, or that of the plan where it is ``told`` (B, 1, 1, 1)."""
     pasted = (batch["source"], batch["case_target"], batch["case_target_cavity"])
-    return torch.where(told, planned(*pasted, batch["resection_mask"]), composite(*pasted))
+    found = composite(*pasted)
+    return torch.where(told, planned(*pasted, batch["resection_mask"]), found) if bool(told.any()) else found
 
 
 def focus(batch: Mapping[str, torch.Tensor], shape: Sequence[int], shrinks: int, weight: float) -> torch.Tensor:

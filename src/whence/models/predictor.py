@@ -86,7 +86,7 @@ class Predictor:
                 shown = resample(plan, source.grid, mode="label", outside="zeros")
                 tables["planned resection"] = source.with_tensor(shown.tensor.float())
                 batch["resection_mask"] = self.frame.enter_labels(plan, lattice)
-            given = (self.method, self.frame, self.bank, source, mask, plan, lattice, asked, generator)
+            given = (self.method, self.frame, self.bank, source, mask, plan, lattice, asked)
             found = cases_beside(*given)
             beside = {**found.batch, "places": torch.tensor(found.places)[:, None]}
             result = self._infer({key: part[found.places] for key, part in batch.items()} | beside, generator)
@@ -235,11 +235,13 @@ def _among(result: Prediction, places: list[int], inputs: torch.Tensor) -> Predi
     )
     # Where nothing was predicted nothing moves.
     where = None if result.comparable is None else spread(result.comparable, 1.0)
-    forward, backward = (None if f is None else spread(f, 0.0) for f in (result.displacement, result.inverse))
+    still = (result.displacement, result.inverse, result.novelty)
+    forward, backward, novelty = (None if part is None else spread(part, 0.0) for part in still)
     return result._replace(
         image=spread(result.image, inputs),
         displacement=forward,
         inverse=backward,
+        novelty=novelty,
         extras=extras,
         comparable=where,
         images=images,

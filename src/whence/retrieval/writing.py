@@ -95,7 +95,8 @@ def remove(folder: str | Path, ids: Sequence[str]) -> Bank:
     folder = Path(folder)
     with _writing(folder):
         bank = Bank(folder)
-        unknown = sorted(set(ids) - {case.id for case in bank})
+        ids = set(ids)
+        unknown = sorted(ids - {case.id for case in bank})
         if unknown:
             raise InputError(f"{folder} has no case {unknown[0]!r}; expected ids of cases that it has")
         gone = {

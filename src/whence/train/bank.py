@@ -23,6 +23,7 @@ from whence.io import read, read_labels, replacing
 from whence.retrieval import Bank, BankSpace, Case, Entry, Manifest, Match, Row, thumbnail
 from whence.space import Volume
 from whence.train.callbacks import progress_bar
+from whence.train.run import model_path
 
 COLUMNS = ("source", "source_mask")
 
@@ -86,10 +87,24 @@ def _stamp(path: Path) -> tuple[int, int]:
 def add_to_bank(folder: str | Path, data: str | Path, split: str | None = None, least: int = 20) -> Bank:
     """Add a table's rows to a bank, under a progress bar."""
     table, settings = _table(data, split), Bank(folder).manifest
+    _check_finished(Path(folder))
     with progress_bar() as bar:
         task = bar.add_task("bank", total=len(table), note="")
         rows = _rows(table, settings, least)
         return retrieval.add(folder, rows, lambda done: bar.update(task, completed=done))
+
+
+def remove_from_bank(folder: str | Path, ids: Sequence[str]) -> Bank:
+    """Take cases out of a bank."""
+    _check_finished(Path(folder))
+    return retrieval.remove(folder, ids)
+
+
+def _check_finished(folder: Path) -> None:
+    """Refuse to change the bank of a run that is still learning from it: it would go on with other cases."""
+    run = folder.resolve().parent
+    if (run / "config.yaml").is_file() and not model_path(run).is_file():
+        raise InputError(f"{folder} is the bank of a run that is not finished; expected one that is, or another bank")
 
 
 def query_bank(

@@ -108,7 +108,7 @@ def predict_row(predictor: Predictor, row: Pair, table: PairsTable, seed: int = 
     given |= {"conditions": row.conditions}
     if "source_mask" in predictor.method.inputs:
         patient = str(row.conditions.get("patient", row.id))
-        given |= {"mask": read_labels(row.path("source_mask")), "asked": Asked(patient, rank=rank)}
+        given |= {"mask": read_labels(row.path("source_mask")), "asked": Asked(patient, rank=rank, files=(path,))}
     return predictor.predict(read_image(path), row_generator(seed, row.id), **given, **known)
 
 

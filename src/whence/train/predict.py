@@ -94,14 +94,18 @@ def predict(
         raise InputError(f"{run} is a {predictor.method.name} that is told no conditions; expected no --condition")
     if said.bank is not None:
         predictor = replace(predictor, bank=Bank(said.bank))
-    if predictor.bank is not None and said.cases > len({case.id for case in predictor.bank}):
-        held = len({case.id for case in predictor.bank})
-        raise InputError(f"{predictor.bank.folder} has {held} cases; expected --cases of as many at most")
+    if predictor.bank is not None and said.cases > 1:
+        held = len({case.patient for case in predictor.bank})
+        if said.cases > held:
+            raise InputError(
+                f"{predictor.bank.folder} has cases of {held} patients; expected --cases of as many at most"
+            )
     if image.suffix != ".csv":
         name = image.name.split(".")[0]
         source = read_image(image)
         if predictor.frame.dims < source.dims:
-            print(f"{image} is a volume and the model one of slices: each {predictor.frame.plane} slice by itself")
+            how = "drawn together" if predictor.method.together else "each by itself"
+            print(f"{image} is a volume and the model one of slices: its {predictor.frame.plane} slices, {how}")
         second = None if target is None else read_image(target)
         seen = None if labels is None else read_labels(labels)
         tumour = None if mask is None else read_labels(mask)
@@ -109,7 +113,7 @@ def predict(
         plan = None if said.resection is None else read_labels(said.resection)
         common |= _record(run, seed, said)
         common |= {"mask": tumour, "conditions": {} if known is None else known.parsed(said.conditions)}
-        asked = Asked(said.patient, said.case, plan)
+        asked = Asked(said.patient, said.case, plan, files=(image,) if mask is None else (image, Path(mask)))
         with progress_bar() as bar:
             task = bar.add_task("predicting", total=samples, note="")
             with _noted(predictor, bar, task):
