@@ -44,7 +44,9 @@ def lumiere_folder(tmp_path):
             for sequence in lumiere.SEQUENCES:
                 write(image(value), home / "skull_strip" / f"{sequence}_skull_strip.nii.gz")
             empty = patient == "Patient-020" and rating == "Post-Op"
-            write_labels(labels() if empty else labels(1, 2, 3), home / "segmentation" / "seg_mask.nii.gz")
+            # After surgery some still enhances, and beside it a little more is dark.
+            found = labels(1, 2, 3) if "Pre" in rating else labels() if empty else labels(0, 1, 2)
+            write_labels(found, home / "segmentation" / "seg_mask.nii.gz")
             lines.append(f'{patient},{week},,,"{rating}"')
     (folder / "LUMIERE-ExpertRating-v202211.csv").write_text("\n".join(lines) + "\n")
     return folder
@@ -63,6 +65,8 @@ def test_lumiere(lumiere_folder, tmp_path):
     core = read_labels(first.path("source_mask")).tensor[0, 0]
     # Enhancing tumour and necrosis, and no oedema.
     assert torch.equal(core, (labels(1, 1).tensor[0, 0] != 0).to(core.dtype))
+    cavity = read_labels(first.path("target_cavity")).tensor[0, 0]
+    assert torch.equal(cavity, (labels(1, 0, 1).tensor[0, 0] != 0).to(cavity.dtype))
     # Nothing found after surgery: the core of before.
     assert torch.equal(read_labels(rows["Patient-020"].path("target_cavity")).tensor[0, 0], core)
     assert [row.split for row in rows.values()] == ["train", "test"]

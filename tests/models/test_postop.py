@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -349,6 +350,23 @@ def test_the_published_recipe_takes_a_step_on_small_networks(folder, tmp_path):
     assert bool(torch.isfinite(report["loss"]))
 
 
+def test_a_folder_that_learnt_another_answer_is_refused(folder, tmp_path):
+    folder = Path(shutil.copytree(folder, tmp_path / "sd"))
+    given = {**SMALL, "pretrained": str(folder), "answer": "epsilon", "noise_schedule": "scaled_linear"}
+    (folder / "scheduler").mkdir()
+    for said, option in [
+        ({"prediction_type": "v_prediction"}, "--answer v_prediction"),
+        ({"beta_schedule": "linear"}, "--noise_schedule linear"),
+        ({"num_train_timesteps": 500}, "--noise_steps 500"),
+    ]:
+        (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(said))
+        with pytest.raises(InputError, match=option):
+            Postop(PostopConfig(**given), 2, 1, 1)
+    right = {"prediction_type": "epsilon", "beta_schedule": "scaled_linear", "num_train_timesteps": 1000}
+    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(right))
+    Postop(PostopConfig(**given), 2, 1, 1)
+
+
 def test_a_folder_of_sam(tmp_path):
     whole = sam(tmp_path / "sam")
     encoder = SamEncoder(str(tmp_path / "sam"), 24)
@@ -360,6 +378,17 @@ def test_a_folder_of_sam(tmp_path):
     assert torch.equal(seen, whole.vision_encoder.patch_embed.projection.weight)
     assert {name for name, part in encoder.named_parameters() if part.requires_grad} == {"head.weight", "head.bias"}
     assert not encoder.train().encoder.training
+    # A picture seen upright: what lies at the end of the first axis stands left, of the second axis above.
+    shown = []
+    encoder.encoder.register_forward_pre_hook(lambda _, given: shown.append(given[0]))
+    corner = torch.zeros(1, 1, 32, 32)
+    corner[..., 20:, 24:] = 0.5
+    encoder(corner)
+    assert shown[0].shape[1] == 3
+    assert (float(shown[0].min()), float(shown[0].max())) == pytest.approx((0, 1))
+    size = shown[0].shape[-1]
+    assert float(shown[0][..., : size // 8, : size // 4].min()) > 0.9
+    assert float(shown[0][..., size // 2 :, :].max()) < 0.1
     net = Postop(PostopConfig(**SMALL, encoder=str(tmp_path / "sam")), 2, 1, 1)
     report = net.training_step(batch_of(), net.optimizers(), lambda loss: loss.backward(), generator(), 5)
     assert bool(torch.isfinite(report["loss"]))

@@ -179,6 +179,10 @@ def test_rate_factor():
     cosine = TrainConfig(steps=100, schedule="cosine")
     assert [rate_factor(cosine, step) for step in (0, 50, 100)] == pytest.approx([1, 0.5, 0])
     assert rate_factor(TrainConfig(steps=100), 99) == 1
+    # Stages of 20, 30 and 50 steps.
+    found = [rate_factor(cosine, step, (20, 30)) for step in (0, 10, 20, 35, 50, 75, 100)]
+    assert found == pytest.approx([1, 0.5, 1, 0.5, 1, 0.5, 0])
+    assert [rate_factor(cosine, step, (0,)) for step in (0, 50)] == pytest.approx([1, 0.5])
 
 
 @pytest.mark.parametrize(

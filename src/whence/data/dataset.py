@@ -165,7 +165,8 @@ class PairDataset(Dataset):
                     f"expected {source.dims}D with 1, as a mask beside its image"
                 )
             inside = mask.with_tensor((mask.tensor != 0).to(torch.uint8))
-            batches[column] = fit_shape(self.frame.enter_labels(inside, lattice), self.frame.shape, 0.0)
+            batch = self.frame.enter_labels(inside, lattice)
+            batches[column] = fit_shape(batch, self.frame.shape, 0.0).to(torch.uint8)
         count = batches["source"].shape[0]
         samples = [{column: batch[n] for column, batch in batches.items()} for n in range(count)]
         if self.frame.across(lattice.dims) is None:

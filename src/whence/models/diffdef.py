@@ -83,8 +83,8 @@ class DiffDef(Method):
         return Neighbours(config.neighbours, config.neighbour_width, config.dropped)
 
     @classmethod
-    def least_steps(cls, config: DiffDefConfig) -> int:
-        return config.vae_steps + config.registration_steps + 1
+    def stages(cls, config: DiffDefConfig) -> tuple[int, ...]:
+        return (config.vae_steps, config.registration_steps)
 
     def encode(self, images: torch.Tensor) -> torch.Tensor:
         """Latents (B, L, *lower) of images (B, C, *spatial): the means of their distributions."""

@@ -121,9 +121,9 @@ class Method(nn.Module):
         return None
 
     @classmethod
-    def least_steps(cls, config: Any) -> int:
-        """Training steps below which a part of it has learnt nothing."""
-        return 0
+    def stages(cls, config: Any) -> tuple[int, ...]:
+        """Training steps of each stage but the last, which has the rest; learning rates begin anew with each."""
+        return ()
 
     def networks(self) -> dict[str, Any]:
         """Plain values that say what its networks are where ``config`` does not, for they came from elsewhere.

@@ -35,7 +35,7 @@ from whence.models.method import Method, Prediction, Retrieval
 from whence.models.moved import turns
 from whence.models.postop_config import PostopConfig
 from whence.nets import Carrier
-from whence.nets.latent import autoencoder, denoiser, described, rebuilt, stable_diffusion, widened
+from whence.nets.latent import autoencoder, check_schedule, denoiser, described, rebuilt, stable_diffusion, widened
 from whence.nets.prompt import SamEncoder, VectorEncoder
 
 WIDTH = 1024
@@ -85,6 +85,8 @@ class Postop(Method):
             self.vae, unet = rebuilt(networks["vae"], networks["unet"])
         elif config.pretrained:
             self.vae, unet = stable_diffusion(config.pretrained)
+            if unet is not None:
+                check_schedule(config.pretrained, config.answer, config.noise_steps, config.noise_schedule)
         else:
             self.vae = autoencoder(source_channels, config.vae_features, config.latent)
         latent = int(self.vae.config.latent_channels)
@@ -102,7 +104,7 @@ class Postop(Method):
         width, small = int(self.unet.config.cross_attention_dim), (16, 32, 64, 64)
         self.of_mask = VectorEncoder(1, small, width)
         self.of_composite = (
-            SamEncoder(config.encoder, width, described=of_encoder)
+            SamEncoder(config.encoder, width, config.encoder_scale, described=of_encoder)
             if config.encoder
             else VectorEncoder(source_channels, small, width)
         )
@@ -131,8 +133,8 @@ class Postop(Method):
         return Retrieval(config.strategy, config.top)
 
     @classmethod
-    def least_steps(cls, config: PostopConfig) -> int:
-        return config.vae_steps + 1
+    def stages(cls, config: PostopConfig) -> tuple[int, ...]:
+        return (config.vae_steps,)
 
     def encode(self, images: torch.Tensor) -> torch.Tensor:
         """Latents (B, L, h, w) of images (B, C, H, W) in [-1, 1]: the means of their distributions."""

@@ -37,6 +37,8 @@ class PostopConfig:
         pretrained: folder or hub's name of Stable Diffusion 2's layout, or a folder of an autoencoder alone (vae/);
             what it does not hold starts from nothing.
         encoder: folder or hub's name of a (Med)SAM whose image encoder reads the composite; or else a small network.
+        encoder_scale: intensities as that encoder knows them: medsam, each image's own range as 0 to 1, or sam, the
+            means and deviations of photographs.
         features: channels of the U-Net from nothing, from the latents' resolution down, multiples of 8.
         vae_features: channels of the autoencoder from nothing, from the image's resolution down, multiples of 8.
         latent: channels of its latents.
@@ -76,6 +78,7 @@ class PostopConfig:
 
     pretrained: str = ""
     encoder: str = ""
+    encoder_scale: Literal["medsam", "sam"] = "medsam"
     features: tuple[int, ...] = (64, 128, 256)
     vae_features: tuple[int, ...] = (32, 64, 128)
     latent: int = 4

@@ -62,6 +62,28 @@ def stable_diffusion(name: str) -> tuple[nn.Module, nn.Module | None]:
     return vae, _part(models.UNet2DConditionModel, name, "unet")
 
 
+def check_schedule(name: str, answer: str, steps: int, noise: str) -> None:
+    """Refuse a folder, or hub's name, whose U-Net has learnt another answer or noise than is asked of it.
+
+    ``answer`` is epsilon, v_prediction, or another that no folder has learnt; ``noise`` the schedule of ``steps``. What
+    the folder does not say of its scheduler is not compared. Raises InputError.
+    """
+    try:
+        said = _diffusers().DDIMScheduler.load_config(name, subfolder="scheduler")
+    except (OSError, ValueError):
+        return
+    asked: dict[str, Any] = {"num_train_timesteps": steps, "beta_schedule": noise}
+    if answer in ("epsilon", "v_prediction"):
+        asked["prediction_type"] = answer
+    options = {"num_train_timesteps": "noise_steps", "beta_schedule": "noise_schedule", "prediction_type": "answer"}
+    for key, wanted in asked.items():
+        if said.get(key, wanted) != wanted:
+            raise InputError(
+                f"the U-Net of {name} was trained with {key} {said[key]}; expected --{options[key]} {said[key]}, "
+                f"got {wanted}"
+            )
+
+
 def described(net: Any) -> dict[str, Any]:
     """What a network of diffusers is, in plain values."""
     return json.loads(net.to_json_string())

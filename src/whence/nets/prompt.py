@@ -38,14 +38,18 @@ class VectorEncoder(nn.Module):
 class SamEncoder(nn.Module):
     """Images (B, C, H, W) in [-1, 1] -> vectors (B, width), by the image encoder of a (Med)SAM folder, which is frozen.
 
+    It sees them upright, as they are shown: the second axis up, the first to the left. ``scale`` is medsam, each
+    image's own range as 0 to 1, as MedSAM was trained, or sam, in deviations from the means of photographs.
     Its 64 x 64 places are joined four by four to a side, and projected by a layer that is trained. ``described``, what
     an encoder's ``config`` said of it, makes one of fresh weights without the folder. Raises InputError where the
     folder holds none, or transformers is not installed.
     """
 
-    def __init__(self, name: str, width: int, side: int = 4, described: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self, name: str, width: int, scale: str = "medsam", side: int = 4, described: dict[str, Any] | None = None
+    ) -> None:
         super().__init__()
-        self.encoder = _sam(name, described).requires_grad_(False).eval()
+        self.encoder, self.scale = _sam(name, described).requires_grad_(False).eval(), scale
         self.side, self.size = side, int(self.encoder.config.image_size)
         self.head = nn.Linear(int(self.encoder.config.output_channels) * side**2, width)
 
@@ -56,10 +60,16 @@ class SamEncoder(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         grey = (images.mean(dim=1, keepdim=True) + 1) / 2
-        large = F.interpolate(grey, size=(self.size, self.size), mode="bilinear", align_corners=False)
-        means, deviations = (large.new_tensor(part).reshape(1, 3, 1, 1) for part in (_MEANS, _DEVIATIONS))
+        upright = grey.flip(2, 3).transpose(2, 3)
+        large = F.interpolate(upright, size=(self.size, self.size), mode="bicubic", align_corners=False)
+        if self.scale == "medsam":
+            least, most = (edge(upright, dim=(2, 3), keepdim=True) for edge in (torch.amin, torch.amax))
+            shown = ((large - least) / (most - least).clamp_min(1e-8)).clamp(0, 1).expand(-1, 3, -1, -1)
+        else:
+            means, deviations = (large.new_tensor(part).reshape(1, 3, 1, 1) for part in (_MEANS, _DEVIATIONS))
+            shown = (large - means) / deviations
         with torch.no_grad():
-            seen = self.encoder((large - means) / deviations)[0]
+            seen = self.encoder(shown)[0]
         return self.head(F.adaptive_avg_pool2d(seen, self.side).flatten(1))
 
 

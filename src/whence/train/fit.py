@@ -56,8 +56,8 @@ def fit(method: str, data: str | Path, out: str | Path, model: Any = None, train
     check_alone(out, "config.yaml")
     chosen = find_method(method)
     model = chosen.config_class() if model is None else model
-    if train.steps < chosen.least_steps(model):
-        least = chosen.least_steps(model)
+    least = sum(chosen.stages(model)) + 1
+    if train.steps < least:
         raise InputError(
             f"{method} learns in stages, whose steps count among --steps; expected {least} or more with these options, "
             f"got {train.steps}"

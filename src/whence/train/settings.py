@@ -20,7 +20,8 @@ class TrainConfig:
         dims: 2 or 3; that of the images if not given.
         plane: axial, coronal or sagittal: train a 2D model on the slices of volumes.
         save_every: steps between checkpoints.
-        schedule: learning rate over the run: constant, linear (falls to 0 over the second half) or cosine.
+        schedule: learning rate over the run, or over each stage of a method that learns in stages: constant, linear
+            (falls to 0 over the second half) or cosine.
         flip: flip left and right at random.
         gamma_range: largest random change of the source's contrast exponent.
         noise: largest standard deviation of noise added to the source.

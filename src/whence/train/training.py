@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from contextlib import suppress
+from itertools import accumulate
 from typing import Any
 
 import lightning as L
@@ -44,7 +46,7 @@ class Training(L.LightningModule):
         generator = step_generator(self.settings.seed, step, self.global_rank + 1)
         optimizers = self.optimizers()
         optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
-        factor = rate_factor(self.settings, step)
+        factor = rate_factor(self.settings, step, self.method.stages(self.method.config))
         for optimizer in optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
@@ -102,9 +104,12 @@ class Stretches(L.LightningDataModule):
         return DataLoader(torch.utils.data.Subset(self.held_out, range(count)), batch_size=self.settings.batch_size)
 
 
-def rate_factor(settings: TrainConfig, step: int) -> float:
-    """Share of the learning rate at a step."""
-    done = step / settings.steps
+def rate_factor(settings: TrainConfig, step: int, stages: Sequence[int] = ()) -> float:
+    """Share of the learning rate at a step; of a method that learns in ``stages`` each has its own rise and fall."""
+    first, last = 0, settings.steps
+    for end in accumulate(stages):
+        first, last = (end, last) if step >= end else (first, min(last, end))
+    done = (step - first) / (last - first)
     if settings.schedule == "linear":
         return min(1.0, 2 * (1 - done))
     if settings.schedule == "cosine":

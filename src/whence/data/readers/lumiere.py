@@ -13,16 +13,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from whence.data.pairs import write_pairs
 from whence.errors import InputError
+from whence.field import resample
 from whence.io import read_labels, write_labels
-from whence.space import Volume
 
 SEQUENCES = ("t1", "ct1", "t2", "flair")
 ATLAS = Path("DeepBraTumIA-segmentation") / "atlas"
 SEGMENTATION = ATLAS / "segmentation" / "seg_mask.nii.gz"
-# Enhancing tumour and necrosis; oedema is not taken out.
-CORE = (1, 2)
+# Oedema is not taken out.
+ENHANCING, NECROSIS = 1, 2
 
 
 def convert(
@@ -34,8 +36,9 @@ def convert(
 ) -> Path:
     """A row for each patient with both weeks: the images where they lie, and masks written below ``out``.
 
-    ``source_mask`` is the tumour's core before. ``target_cavity`` is what the segmentation after surgery calls core,
-    and where that is empty the core of before. ``test`` names the held-out patients (the last one if empty).
+    ``source_mask`` is the tumour's core before. ``target_cavity`` is that core and what is called necrosis after, less
+    what still enhances: the segmentation has no label for a cavity (ours). ``test`` names the held-out patients (the
+    last one if empty).
     Raises InputError for a folder of another layout, an unknown sequence or patient.
     """
     folder, out = Path(folder), Path(out)
@@ -114,12 +117,10 @@ def _whole(week: Path, sequence: str) -> bool:
 def _masks(before: Path, after: Path, home: Path) -> dict[str, Path]:
     paths = {"source_mask": home / "source_mask.nii.gz", "target_cavity": home / "target_cavity.nii.gz"}
     if not all(path.is_file() for path in paths.values()):
-        core, left = (_core(read_labels(week / SEGMENTATION)) for week in (before, after))
-        for path, mask in zip(paths.values(), (core, left if bool(left.tensor.any()) else core), strict=True):
-            write_labels(mask, path)
+        first, second = (read_labels(week / SEGMENTATION) for week in (before, after))
+        core = first.with_tensor(((first.tensor == ENHANCING) | (first.tensor == NECROSIS)).to(torch.uint8))
+        write_labels(core, paths["source_mask"])
+        was = resample(core, second.grid, mode="label", outside="zeros").tensor != 0
+        cavity = (was | (second.tensor == NECROSIS)) & (second.tensor != ENHANCING)
+        write_labels(second.with_tensor(cavity.to(torch.uint8)), paths["target_cavity"])
     return paths
-
-
-def _core(labels: Volume) -> Volume:
-    inside = sum((labels.tensor == label for label in CORE[1:]), labels.tensor == CORE[0])
-    return labels.with_tensor((inside != 0).to(labels.tensor.dtype))
