@@ -155,6 +155,7 @@ def _fit(given: list[str]) -> None:
 
 def _predict(given: list[str]) -> None:
     from whence.train.predict import Said, predict
+    from whence.train.run import sampling_of
 
     parser = _parser("predict")
     parser.add_argument("run", type=Path, help="run folder")
@@ -173,18 +174,20 @@ def _predict(given: list[str]) -> None:
     parser.add_argument("--bank", type=Path, default=None, help="past cases to show, instead of the run's own")
     parser.add_argument("--resection", type=Path, default=None, help="mask of what is to be cut out, as it is planned")
     parser.add_argument("--condition", type=str, nargs="+", default=[], help="what is known of a person, as age=65")
+    parser.add_argument("--set", type=str, nargs="+", default=[], help="options of sampling, as solver_steps=20")
     parser.add_argument("--evaluator", type=Path, default=None, help="run that judges novelty by its spatial error")
     options = parser.parse_args(given)
     past = (options.patient, options.case, options.resection, options.cases, options.bank)
     said = Said(*past, tuple(options.condition))
     chosen = (options.split, options.seed, options.device, options.target, options.evaluator)
-    more = (options.samples, options.labels, options.mask, said)
+    more = (options.samples, options.labels, options.mask, said, sampling_of(options.set))
     for folder in predict(options.run, options.image, options.out, *chosen, *more):
         print(folder)
 
 
 def _atlas(given: list[str]) -> None:
     from whence.train.atlas import write_atlas
+    from whence.train.run import sampling_of
 
     parser = _parser("atlas")
     parser.add_argument("run", type=Path, help="run folder of a method that is told conditions")
@@ -196,9 +199,10 @@ def _atlas(given: list[str]) -> None:
     parser.add_argument("--image", type=Path, default=None, help="general atlas, if not the run's own")
     parser.add_argument("--labels", type=Path, default=None, help="labels of the general atlas, to be carried")
     parser.add_argument("--device", type=str, default="cpu", help="cpu, cuda, mps")
+    parser.add_argument("--set", type=str, nargs="+", default=[], help="options of sampling, as solver_steps=20")
     options = parser.parse_args(given)
     chosen = (options.sweep, options.samples, options.seed, options.image, options.labels, options.device)
-    for folder in write_atlas(options.run, options.out, options.condition, *chosen):
+    for folder in write_atlas(options.run, options.out, options.condition, *chosen, sampling_of(options.set)):
         print(folder)
 
 
@@ -294,6 +298,7 @@ def _apply(given: list[str]) -> None:
 
 def _evaluate(given: list[str]) -> None:
     from whence.train.evaluate import evaluate
+    from whence.train.run import sampling_of
     from whence.train.table import show_summary
 
     parser = _parser("evaluate")
@@ -304,8 +309,9 @@ def _evaluate(given: list[str]) -> None:
     parser.add_argument("--cases", type=int, default=6, help="how many traces to keep for the report")
     parser.add_argument("--seed", type=int, default=0, help="of methods that sample")
     parser.add_argument("--device", type=str, default="cpu", help="cpu, cuda, mps")
+    parser.add_argument("--set", type=str, nargs="+", default=[], help="options of sampling, as solver_steps=20")
     options = parser.parse_args(given)
-    chosen = (options.split, options.cases, options.seed, options.device)
+    chosen = (options.split, options.cases, options.seed, options.device, sampling_of(options.set))
     summary = evaluate(options.run, options.data, options.out, *chosen)
     show_summary(summary, f"{options.run} on {options.split}")
 

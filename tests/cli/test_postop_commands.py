@@ -11,6 +11,7 @@ from whence.data import read_pairs
 from whence.data.dataset import read_image
 from whence.data.phantom import write_phantom
 from whence.io import load_json, load_weights, read, read_labels, write, write_labels
+from whence.models.cases import Asked
 from whence.models.postop import Postop
 from whence.retrieval import Bank
 from whence.space import Volume
@@ -246,3 +247,80 @@ def test_a_run_stopped_between_its_stages_ends_as_an_unbroken_one(slices, tmp_pa
     assert main(again) == 0
     weights = [load_weights(folder / "model.safetensors") for folder in (run, tmp_path / "run")]
     assert all(torch.equal(part, weights[1][name]) for name, part in weights[0].items())
+
+
+def test_nobody_is_shown_their_own_outcome(slices, tmp_path):
+    """A scan of the bank itself, though nobody says whose it is."""
+    table, run = slices
+    bank = Bank(run / "bank")
+    own = next(iter(bank))
+    home = table.parent / own.id
+    out, given = tmp_path / "own", [str(home / "source.nii.gz"), "--mask", str(home / "source_mask.nii.gz")]
+    assert main(["predict", str(run), *given, "--out", str(out)]) == 0
+    assert load_json(out / "trace.json")["extra_tables"]["retrieved cases"][0]["patient"] != own.patient
+    named = ["--patient", own.patient, "--case", own.id]
+    assert main(["predict", str(run), *given, "--out", str(out), *named]) == 2
+
+
+def test_random_ranks_are_different_patients(slices, tmp_path):
+    table, run = slices
+    home, seen = table.parent / "case0011", set()
+    image = read_image(home / "source.nii.gz")
+    predictor = load(run, sampling={"strategy": "random"})
+    for rank in range(4):
+        asked = Asked(rank=rank)
+        trace = predictor.predict(image, mask=read_labels(home / "source_mask.nii.gz"), asked=asked)
+        seen.add(trace.extras["retrieved cases"][0]["patient"])
+    assert len(seen) == 4
+
+
+def test_sampling_may_be_other_than_in_training(slices, tmp_path, capsys):
+    table, run = slices
+    home = table.parent / "case0011"
+    given = ["predict", str(run), str(home / "source.nii.gz"), "--mask", str(home / "source_mask.nii.gz")]
+    images = []
+    for steps in (2, 5):
+        out = tmp_path / f"{steps}"
+        assert main([*given, "--out", str(out), "--set", f"solver_steps={steps}"]) == 0
+        images.append(read(out / "prediction.nii.gz").tensor)
+    assert not torch.equal(*images)
+    for words, reason in [
+        (["features=[8,8]"], "cannot be sampled with another 'features'; expected one of strategy"),
+        (["solver_steps=many"], "solver_steps is 'many'; expected a value as 2"),
+        (["solver_steps=0"], "solver_steps must lie between 1 and 1000"),
+        (["solver_steps"], "expected an option of sampling"),
+    ]:
+        assert main([*given, "--out", str(tmp_path / "no"), "--set", *words]) == 2
+        assert reason in capsys.readouterr().err
+    assert not (tmp_path / "no").exists()
+
+
+def test_another_sequence_by_its_column(slices, tmp_path, capsys):
+    table, _ = slices
+    lines = table.read_text().splitlines()
+    header = lines[0].split(",")
+    place = header.index("source")
+    header[place] = "t1"
+    other, run = table.with_name("sequences.csv"), tmp_path / "run"
+    # What is called the source is nobody's.
+    rows = [",".join([*line.split(","), line.split(",")[header.index("target")]]) for line in lines[1:]]
+    other.write_text("\n".join([",".join([*header, "source"]), *rows]) + "\n")
+    command = ["fit", "postop", "--data", str(other), "--out", str(run), *SHORT, "--columns.source", "t1"]
+    assert main(command) == 0
+    assert next(iter(Bank(run / "bank"))).files["source"].name == "source.nii.gz"
+    assert main(["evaluate", str(run), "--data", str(other), "--out", str(tmp_path / "tables"), "--cases", "1"]) == 0
+    (trace,) = (tmp_path / "tables" / "cases").iterdir()
+    assert torch.equal(Trace.load(trace).source.tensor, read(table.parent / trace.name / "source.nii.gz").tensor)
+    capsys.readouterr()
+    assert main([*command[:-1], "t2", "--out", str(tmp_path / "none")]) == 2
+    assert "has no column 't2', to be its source" in capsys.readouterr().err
+
+
+def test_the_bank_of_a_run_that_still_learns_stays(slices, tmp_path, capsys):
+    table, run = slices
+    learning = tmp_path / "learning"
+    shutil.copytree(run, learning)
+    (learning / "model.safetensors").unlink()
+    for words in (["add", str(table)], ["remove", "case0003"]):
+        assert main(["bank", *words, "--bank", str(learning / "bank")]) == 2
+        assert "is the bank of a run that is not finished" in capsys.readouterr().err

@@ -103,11 +103,15 @@ class PairsTable:
 
 
 def read_pairs(
-    path: str | Path, columns: Sequence[str] = ("source", "target"), faults: dict[str, str] | None = None
+    path: str | Path,
+    columns: Sequence[str] = ("source", "target"),
+    faults: dict[str, str] | None = None,
+    called: Mapping[str, str] | None = None,
 ) -> PairsTable:
     """Read and check a pairs.csv: required columns present, ids unique, every file there.
 
-    ``columns`` are the file columns that every row must fill. Further columns are conditions: numbers
+    ``columns`` are the file columns that every row must fill; ``called`` says under which other name a table has some,
+    such as another sequence's as the source. Further columns are conditions: numbers
     where every filled cell of the column is one, finite and without a leading zero, else text, as
     ``patient`` always is. A name that is nearly a known one is taken for a slip of the pen.
     Raises InputError naming row and column; where ``faults`` is given, a row whose file is missing is left out and
@@ -127,6 +131,7 @@ def read_pairs(
         raise InputError(f"{path} is not a readable csv table: lines have more fields than its header") from error
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not a readable csv table: {' '.join(str(error).split())}") from error
+    table = _renamed(path, table, called or {})
     _check_columns(path, list(table.columns), columns)
     if table.empty:
         raise InputError(f"{path} has no rows")
@@ -168,6 +173,17 @@ def write_pairs(path: str | Path, records: Sequence[dict[str, Any]]) -> Path:
     with replacing(path) as temporary:
         pd.DataFrame(rows).to_csv(temporary, index=False, lineterminator="\n")
     return path
+
+
+def _renamed(path: Path, table: Any, called: Mapping[str, str]) -> Any:
+    """A table of text with the columns of other names under the known ones, in place of what is there."""
+    for known, name in called.items():
+        if known not in FILES:
+            raise InputError(f"{known!r} is no column of files; expected one of {', '.join(FILES)}")
+        if name not in table.columns:
+            raise InputError(f"{path} has no column {name!r}, to be its {known}; it has {', '.join(table.columns)}")
+    found = table.assign(**{known: table[name] for known, name in called.items()})
+    return found.drop(columns=[name for name in set(called.values()) if name not in COLUMNS])
 
 
 def _check_columns(path: Path, found: list[str], wanted: Sequence[str]) -> None:

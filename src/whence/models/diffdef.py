@@ -46,6 +46,7 @@ class DiffDef(Method):
     config_class: ClassVar[type] = DiffDefConfig
     optional: ClassVar[tuple[str, ...]] = ()
     draws: ClassVar[bool] = True
+    sampling: ClassVar[tuple[str, ...]] = ("solver", "solver_steps")
 
     def __init__(
         self,

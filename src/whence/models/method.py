@@ -65,7 +65,8 @@ class Method(nn.Module):
     ``recovered_by`` is the similarity by which prediction and source are registered where the method has no field of
     its own. An ``unpaired`` method also learns from sources and targets
     of different people, images of two domains. One that ``draws`` has another answer for another
-    generator. One that looks at a volume's slices ``together`` infers all of them in one batch, in their order. A
+    generator; ``sampling`` are the options by which it does, which may be others when it predicts. One that looks at a
+    volume's slices ``together`` infers all of them in one batch, in their order. A
     method that estimates where two images disagree offers
     ``spatial_error(moving, fixed)``, one that gives an image another's appearance ``translate(source,
     reference)``; both take and return images (B, C, *spatial) in [-1, 1] on one lattice and let gradients pass.
@@ -79,6 +80,7 @@ class Method(nn.Module):
     recovered_by: ClassVar[str] = "ncc"
     unpaired: ClassVar[bool] = False
     draws: ClassVar[bool] = False
+    sampling: ClassVar[tuple[str, ...]] = ()
     together: ClassVar[bool] = False
     config_class: ClassVar[type]
     config: Any

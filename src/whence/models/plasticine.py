@@ -51,6 +51,7 @@ class Plasticine(Method):
     optional: ClassVar[tuple[str, ...]] = ()
     unpaired: ClassVar[bool] = True
     draws: ClassVar[bool] = True
+    sampling: ClassVar[tuple[str, ...]] = ("solver", "solver_steps")
     # Without its spatial transformation module.
     recovered_by: ClassVar[str] = "mind"
 

@@ -60,6 +60,7 @@ class Postop(Method):
         *("case_source", "case_source_mask", "case_target", "case_target_cavity"),
     )
     draws: ClassVar[bool] = True
+    sampling: ClassVar[tuple[str, ...]] = ("strategy", "guidance", "heeded", "neighbours", "solver", "solver_steps")
     together: ClassVar[bool] = True
 
     def __init__(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -23,12 +23,16 @@ from whence.trace import Trace
 
 @dataclass(frozen=True, eq=False)
 class Predictor:
-    """What ``whence.load`` returns: ``predict`` takes an image of any grid and returns its trace."""
+    """What ``whence.load`` returns: ``predict`` takes an image of any grid and returns its trace.
+
+    ``columns``: what tables call their files, where by other names, as it was in training.
+    """
 
     method: Method
     frame: Frame
     batch: int = 8
     bank: Bank | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
 
     def predict(
         self,

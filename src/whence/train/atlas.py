@@ -53,6 +53,7 @@ def write_atlas(
     image: str | Path | None = None,
     labels: str | Path | None = None,
     device: str = "cpu",
+    sampling: Mapping[str, Any] | None = None,
 ) -> list[Path]:
     """Write the conditional atlas as a trace folder, or those of a sweep such as ``age=50:80:5`` under ``out/cases``.
 
@@ -64,7 +65,7 @@ def write_atlas(
     out, run = Path(out), Path(run)
     check_folder(out)
     check_alone(out, "trace.json")
-    predictor = load(run, device)
+    predictor = load(run, device, sampling)
     known = predictor.method.attributes
     if known is None:
         raise InputError(f"{run} is a {predictor.method.name}, which is told no conditions; expected one that is")

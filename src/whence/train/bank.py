@@ -57,7 +57,11 @@ class BankConfig:
 
 def build_bank(data: str | Path, folder: str | Path, config: BankConfig, split: str | None = None) -> Bank:
     """Make a bank of a table's rows (of a split), in place of one that is there, under a progress bar."""
-    table = _table(data, split)
+    return bank_from(_table(data, split), folder, config)
+
+
+def bank_from(table: PairsTable, folder: str | Path, config: BankConfig) -> Bank:
+    """``build_bank`` of rows that have been read."""
     if config.plane is None:
         # As fit does: files of single slices are slices.
         first = read_labels(table.rows[0].path("source_mask"))

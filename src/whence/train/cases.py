@@ -14,18 +14,18 @@ from whence.errors import InputError
 from whence.io import read, read_labels
 from whence.models import Retrieval
 from whence.retrieval import Bank, thumbnail
-from whence.train.bank import BankConfig, build_bank, origin
+from whence.train.bank import BankConfig, bank_from, origin
 from whence.train.run import BANK
 
 
-def bank_of(run: Path, data: str | Path, rows: PairsTable, frame: Frame) -> Bank:
+def bank_of(run: Path, rows: PairsTable, frame: Frame) -> Bank:
     """The bank of a run, of the rows that it is trained on: the one that is there if it was built of them."""
     first = read_labels(rows.rows[0].path("source_mask"))
     plane = single_slice_plane(first.grid) or (frame.plane if first.dims > frame.dims else None)
     config = BankConfig(plane=plane)
     if (run / BANK / "bank.json").is_file() and Bank(run / BANK).manifest.origin == origin(rows, config):
         return Bank(run / BANK)
-    return build_bank(data, run / BANK, config, "train")
+    return bank_from(rows, run / BANK, config)
 
 
 def with_cases(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import zlib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ def evaluate(
     cases: int = 6,
     seed: int = 0,
     device: str = "cpu",
+    sampling: Mapping[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
     """Predict every pair of a split and compare with the truth; returns the summary of every figure.
 
@@ -42,8 +43,8 @@ def evaluate(
 
     out = Path(out)
     check_folder(out)
-    predictor = load(run, device)
-    table = rows_with_truth(data, split)
+    predictor = load(run, device, sampling)
+    table = rows_with_truth(data, split, predictor.columns)
     rows, absent, kept = [], [], []
     with progress_bar() as bar:
         task = bar.add_task("evaluating", total=len(table), note="")
@@ -70,11 +71,11 @@ def evaluate(
     return summary
 
 
-def rows_with_truth(data: str | Path, split: str) -> PairsTable:
+def rows_with_truth(data: str | Path, split: str, called: Mapping[str, str] | None = None) -> PairsTable:
     """The rows of a split that can be compared with the truth: of images of two domains the sources with a target."""
-    table = read_pairs(data, columns=("source",)).split(split)
+    table = read_pairs(data, columns=("source",), called=called).split(split)
     if not table.has_domains:
-        return read_pairs(data).split(split)
+        return read_pairs(data, called=called).split(split)
     rows = table.domain("source").complete(("target",))
     if not len(rows):
         raise InputError(f"{data} names no target in a row of split {split} of the source's domain; nothing to compare")

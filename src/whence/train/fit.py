@@ -62,7 +62,7 @@ def fit(method: str, data: str | Path, out: str | Path, model: Any = None, train
             f"{method} learns in stages, whose steps count among --steps; expected {least} or more with these options, "
             f"got {train.steps}"
         )
-    table = training_table(data, chosen, chosen.sees_labels(model))
+    table = training_table(data, chosen, chosen.sees_labels(model), train.columns)
     training_rows = table.split("train")
     known = RunConfig.from_file(out / "config.yaml") if (out / "config.yaml").is_file() else None
     source, pairs = str(data.resolve()), _content(table)
@@ -100,7 +100,7 @@ def fit(method: str, data: str | Path, out: str | Path, model: Any = None, train
     net.bind(load)
     _make_folder(out)
     trainer = _trainer(config, out)
-    bank = None if net.retrieval(model) is None else bank_of(out, data, training_rows, frame)
+    bank = None if net.retrieval(model) is None else bank_of(out, training_rows, frame)
     with progress_bar(transient=True) as bar:
         task = bar.add_task("reading images", total=None, note="")
 

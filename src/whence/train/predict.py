@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -57,6 +57,7 @@ def predict(
     labels: str | Path | None = None,
     mask: str | Path | None = None,
     said: Said | None = None,
+    sampling: Mapping[str, Any] | None = None,
 ) -> list[Path]:
     """Predict one image (or DICOM folder) into ``out``, or every row of a .csv table into ``out/<id>``.
 
@@ -66,12 +67,12 @@ def predict(
     ``evaluator``, a run that estimates spatial error, where named.
     With more ``samples`` than one a method that draws is asked as often, with the seeds from ``seed`` on; the trace is
     the first answer's and carries the mean and the deviations of all. ``said.cases`` of the past cases are shown in
-    turn, the most similar first, each to one sample or more. Returns the trace folders.
+    turn, the most similar first, each to one sample or more. ``sampling``: see ``load``. Returns the trace folders.
     """
     image, out, said = Path(image), Path(out), said or Said()
     check_folder(out)
     check_alone(out, "trace.json")
-    predictor = load(run, device)
+    predictor = load(run, device, sampling)
     judge = None if evaluator is None else load(evaluator, device)
     if judge is not None:
         require_evaluator(judge)
@@ -135,7 +136,7 @@ def predict(
     for option, given in named.items():
         if given is not None:
             raise InputError(f"{image} is a table, which names its own {option}; expected no --{option}")
-    table = read_pairs(image, columns=("source",))
+    table = read_pairs(image, columns=("source",), called=predictor.columns)
     # Who is of the target's domain needs no translation into it.
     rows = (table.split(split) if split else table).domain("source")
     folders = []

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import platform
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 from whence import __version__
 from whence.data.frame import Frame
@@ -149,9 +151,10 @@ def model_path(folder: Path) -> Path:
     return folder / "model.safetensors"
 
 
-def load(folder: str | Path, device: str = "cpu") -> Predictor:
+def load(folder: str | Path, device: str = "cpu", sampling: Mapping[str, Any] | None = None) -> Predictor:
     """Load a finished run for prediction.
 
+    ``sampling``: options of the method by which it draws, such as ``solver_steps``, in place of the run's.
     Raises InputError where the folder is no run, is not finished, or its weights are of another shape.
     Nothing is unpickled.
     """
@@ -178,8 +181,36 @@ def load(folder: str | Path, device: str = "cpu") -> Predictor:
             f"expected {_shape(expected, name)}"
         )
     method.load_state_dict(weights)
+    if sampling:
+        method.config = _drawing(method, sampling)
     bank = None if method.retrieval(config.model) is None else Bank(folder / BANK)
-    return Predictor(method.to(device).eval(), config.frame, bank=bank)
+    return Predictor(method.to(device).eval(), config.frame, bank=bank, columns=config.train.columns)
+
+
+def sampling_of(words: Sequence[str]) -> dict[str, Any]:
+    """Options by name of words like ``solver_steps=20``. Raises InputError for another word."""
+    found = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or not value:
+            raise InputError(f"expected an option of sampling as solver_steps=20; got {word!r}")
+        found[name.strip()] = yaml.safe_load(value)
+    return found
+
+
+def _drawing(method: Method, sampling: Mapping[str, Any]) -> Any:
+    """A method's config with other options of sampling."""
+    for name, value in sampling.items():
+        if name not in method.sampling:
+            wanted = f"one of {', '.join(method.sampling)}" if method.sampling else "none, it has one answer"
+            raise InputError(f"{method.name} cannot be sampled with another {name!r}; expected {wanted}")
+        kinds, own = (int, float), getattr(method.config, name)
+        if isinstance(value, kinds) != isinstance(own, kinds) or (isinstance(own, int) and not isinstance(value, int)):
+            raise InputError(f"{name} is {value!r}; expected a value as {own!r}")
+    try:
+        return replace(method.config, **sampling)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{method.name} cannot be sampled so: {error}") from error
 
 
 def _devices() -> list[str]:

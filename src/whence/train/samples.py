@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,17 +24,20 @@ from whence.train.settings import TrainConfig
 Samples = PairDataset | UnpairedDataset | RetrievedDataset | NeighbourDataset
 
 
-def training_table(path: str | Path, method: type[Method], labels: bool = False) -> PairsTable:
+def training_table(
+    path: str | Path, method: type[Method], labels: bool = False, called: Mapping[str, str] | None = None
+) -> PairsTable:
     """The rows of a table that a method can learn from.
 
     Of images of two domains (a column ``domain``) an ``unpaired`` method takes all, any other the pairs among them:
     rows of the source's domain that name what it needs. With ``labels`` every image needs its labels' column as well.
+    ``called``: what the table calls columns of other names.
     Raises InputError where nothing is left to train on.
     """
     columns = (*(_with_labels(method.columns) if labels else method.columns), *method.masks)
     if "domain" not in _header(path):
-        return read_pairs(path, columns)
-    table = read_pairs(path, columns=("source", "source_labels") if labels else ("source",))
+        return read_pairs(path, columns, called=called)
+    table = read_pairs(path, columns=("source", "source_labels") if labels else ("source",), called=called)
     if _unpaired(table, method):
         return table
     pairs = table.domain("source").complete(columns)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 
@@ -19,6 +19,7 @@ class TrainConfig:
         rescale: choose the spacing at which the largest image fills the size.
         dims: 2 or 3; that of the images if not given.
         plane: axial, coronal or sagittal: train a 2D model on the slices of volumes.
+        columns: what the table calls its files, where by other names: {source: ct1} learns from another sequence.
         save_every: steps between checkpoints.
         schedule: learning rate over the run, or over each stage of a method that learns in stages: constant, linear
             (falls to 0 over the second half) or cosine.
@@ -40,6 +41,7 @@ class TrainConfig:
     rescale: bool = False
     dims: Literal[2, 3] | None = None
     plane: Literal["axial", "coronal", "sagittal"] | None = None
+    columns: dict[str, str] = field(default_factory=dict)
     save_every: int = 100
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     flip: bool = True
