@@ -10,6 +10,7 @@ from whence.cli import main
 from whence.data import read_pairs
 from whence.data.dataset import read_image
 from whence.data.phantom import write_phantom
+from whence.field import resample
 from whence.io import load_json, load_weights, read, read_labels, write, write_labels
 from whence.models.cases import Asked
 from whence.models.postop import Postop
@@ -324,3 +325,34 @@ def test_the_bank_of_a_run_that_still_learns_stays(slices, tmp_path, capsys):
     for words in (["add", str(table)], ["remove", "case0003"]):
         assert main(["bank", *words, "--bank", str(learning / "bank")]) == 2
         assert "is the bank of a run that is not finished" in capsys.readouterr().err
+
+
+def test_a_patient_on_both_sides_is_said(slices, tmp_path, capsys):
+    table, _ = slices
+    lines = table.read_text().splitlines()
+    place = lines[0].split(",").index("split")
+    split = [line.split(",")[place] for line in lines[1:]]
+    # The last case of test is a patient who is trained on.
+    names = [f"p{number}" if name != "test" else "p0" for number, name in enumerate(split)]
+    other = table.with_name("patients.csv")
+    rows = [f"{line},{name}" for line, name in zip(lines[1:], names, strict=True)]
+    other.write_text("\n".join([lines[0] + ",patient", *rows]) + "\n")
+    assert main(["fit", "postop", "--data", str(other), "--out", str(tmp_path / "run"), *SHORT]) == 0
+    assert "p0 of the column 'patient' stand in train and in test" in " ".join(capsys.readouterr().out.split())
+
+
+def test_smaller_images_are_padded_to_the_frame(slices, monkeypatch):
+    table, run = slices
+    home, predictor, seen = table.parent / "case0011", load(run), []
+    infer = predictor.method.infer
+    monkeypatch.setattr(
+        predictor.method,
+        "infer",
+        lambda batch, generator: seen.append(batch["source"].shape) or infer(batch, generator),
+    )
+    image, mask = read_image(home / "source.nii.gz"), read_labels(home / "source_mask.nii.gz")
+    part = image.grid.cropped((4, 4), (40, 40))
+    small, inside = (resample(volume, part, mode) for volume, mode in ((image, "linear"), (mask, "label")))
+    trace = predictor.predict(small, mask=inside)
+    assert trace.image.tensor.shape[2:] == (40, 40)
+    assert seen[0][2:] == predictor.frame.shape == (48, 48)

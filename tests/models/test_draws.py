@@ -1,5 +1,7 @@
 """Several draws joined: the mean, and the deviations of intensity and of place in mm."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -37,6 +39,15 @@ def test_mean_and_deviations_by_hand(tmp_path):
     assert (tmp_path / "trace" / "extra_deviation_of_the_place_mm.nii.gz").is_file()
     with pytest.raises(ValueError, match="two draws"):
         joined([drawn(1.0, 0.0)])
+
+
+def test_what_each_brought_about_where_they_saw_different_things():
+    seen = [("a", 1.0), ("b", 2.0), ("a", 6.0)]
+    draws = [replace(drawn(level, 0.0), extras={"cases": [{"case": name}]}) for name, level in seen]
+    extras = joined(draws).extras
+    assert torch.allclose(extras["draws 1, 3 less the mean"].tensor, torch.tensor(0.5))
+    assert torch.allclose(extras["draw 2 less the mean"].tensor, torch.tensor(-1.0))
+    assert not any("less the mean" in name for name in joined(draws[::2]).extras)
 
 
 def test_the_command_draws_as_often_as_asked(tmp_path, capsys):

@@ -20,8 +20,8 @@ def joined(draws: Iterable[Trace]) -> Trace:
     place [mm]``: root mean square distance of the source points that the draws name from their mean. Deviations are
     over n - 1. A mean of fields need be no diffeomorphism, so that the trace itself is a draw's. Tables of what each
     looked at are joined, with the number of the draw and how far its image lies from the mean (root mean square, on the
-    source's scale); images of it are kept of each draw that looked at others. Raises ValueError for fewer than two
-    draws.
+    source's scale); images of it are kept of each draw that looked at others. Where draws looked at different things,
+    ``draws ... less the mean`` says what each of them brought about. Raises ValueError for fewer than two draws.
     """
     draws = list(draws)
     if len(draws) < 2:
@@ -37,6 +37,14 @@ def joined(draws: Iterable[Trace]) -> Trace:
         "deviation of the image": first.image.with_tensor(images.std(dim=0)),
         "deviation of the place [mm]": first.image.with_tensor(place),
     }
+    alike: dict[str, list[int]] = {}
+    for number, draw in enumerate(draws):
+        seen = {name: extra for name, extra in draw.extras.items() if not isinstance(extra, Volume)}
+        alike.setdefault(repr(sorted(seen.items())), []).append(number)
+    for members in alike.values() if len(alike) > 1 else ():
+        who = ", ".join(str(number + 1) for number in members)
+        brought = images[members].mean(dim=0) - images.mean(dim=0)
+        found[f"{'draws' if len(members) > 1 else 'draw'} {who} less the mean"] = first.image.with_tensor(brought)
     far = (images - images.mean(dim=0)).flatten(1).square().mean(dim=1).sqrt().tolist()
     return replace(first, extras={**_all(draws, far), **found}, info={**first.info, "draws": len(draws)})
 

@@ -66,7 +66,8 @@ class Method(nn.Module):
     its own. An ``unpaired`` method also learns from sources and targets
     of different people, images of two domains. One that ``draws`` has another answer for another
     generator; ``sampling`` are the options by which it does, which may be others when it predicts. One that looks at a
-    volume's slices ``together`` infers all of them in one batch, in their order. A
+    volume's slices ``together`` infers all of them in one batch, in their order. For one that is ``framed`` a place is
+    where in the frame of training it lies, to which smaller images are padded. A
     method that estimates where two images disagree offers
     ``spatial_error(moving, fixed)``, one that gives an image another's appearance ``translate(source,
     reference)``; both take and return images (B, C, *spatial) in [-1, 1] on one lattice and let gradients pass.
@@ -82,6 +83,7 @@ class Method(nn.Module):
     draws: ClassVar[bool] = False
     sampling: ClassVar[tuple[str, ...]] = ()
     together: ClassVar[bool] = False
+    framed: ClassVar[bool] = False
     config_class: ClassVar[type]
     config: Any
     multiple: int = 1

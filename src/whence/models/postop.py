@@ -62,6 +62,7 @@ class Postop(Method):
     draws: ClassVar[bool] = True
     sampling: ClassVar[tuple[str, ...]] = ("strategy", "guidance", "heeded", "neighbours", "solver", "solver_steps")
     together: ClassVar[bool] = True
+    framed: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -110,6 +110,8 @@ def fit(method: str, data: str | Path, out: str | Path, model: Any = None, train
         samples = samples_of(training_rows, frame, net, train.seed, progress, bank)
         held_out = held_out_of(table, frame, net, train.seed, bank, samples)
     print(_summary(table, frame, samples, held_out))
+    if leaking := _on_both_sides(table):
+        print(f"note: {leaking}: what is found on them is no held-out figure")
     if known is None:
         # Only now is it known that these settings can be trained at all.
         write_config(config, out)
@@ -208,6 +210,17 @@ def _size(path: Path) -> int:
 def _counts(table: PairsTable) -> str:
     counts = Counter(row.split for row in table)
     return ", ".join(f"{count} {split or 'of no split'}" for split, count in counts.items())
+
+
+def _on_both_sides(table: PairsTable) -> str:
+    """Patients of whom some rows are trained on and others tested, in words; empty where there is none."""
+    found = {
+        split: {r.conditions["patient"] for r in table if r.split == split and "patient" in r.conditions}
+        for split in ("train", "test")
+    }
+    both = sorted(found["train"] & found["test"])
+    more = f" and {len(both) - 3} more" if len(both) > 3 else ""
+    return f"{', '.join(both[:3])}{more} of the column 'patient' stand in train and in test" if both else ""
 
 
 def _summary(table: PairsTable, frame: Frame, samples: Samples, held_out: Samples | None) -> str:
