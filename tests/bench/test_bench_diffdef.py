@@ -7,6 +7,7 @@ from whence.data import read_pairs
 
 COLUMNS = {
     *("volume error [%]", "rank", "field error [mm]", "Dice", "folded share", "smoothness", "centrality [mm]"),
+    "an atlas [s]",
 }
 
 
@@ -63,3 +64,8 @@ def test_nobody_of_the_band_is_learnt_from(data, tmp_path):
     ages = [row.conditions.get("age", 60.0) for row in rows.split("train")]
     assert ages
     assert not any(58 <= age <= 70 for age in ages)
+
+
+def test_an_atlas_may_be_asked_for_by_the_volume_too(data, tmp_path):
+    cells = cells_of("2D: Diff-Def, told the ventricles' volume as well", data, tmp_path)
+    assert set(cells) == COLUMNS | {"age and volume: volume error [%]"}

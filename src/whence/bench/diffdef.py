@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,8 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from whence.bench.cost import step_cost
+from whence.bench.perceptual import perceptual_distance
 from whence.bench.rows import Row, mean_cell
 from whence.data.dataset import read_image
+from whence.data.frame import Intensity
 from whence.data.pairs import Pair, PairsTable, read_pairs, write_pairs
 from whence.data.phantom import write_phantom
 from whence.data.phantom.cohort import MEANS
@@ -28,8 +32,8 @@ from whence.train.fit import fit
 from whence.train.options import read_recipe
 from whence.train.run import load
 
-# What gives the atlas of an age: a displacement into the general atlas, on its grid.
-Atlas = Callable[[float], Displacement]
+# What gives the atlas of a person's conditions: a displacement into the general atlas, on its grid.
+Atlas = Callable[[Mapping[str, float]], Displacement]
 OURS: dict[str, Any] = {"method": "diffdef"}
 # Ages that nobody who is learnt from has, in the rows that ask for them: within the others' and beyond.
 WITHIN, BEYOND = (58.0, 70.0), (76.0, 91.0)
@@ -48,8 +52,11 @@ KINDS: dict[str, dict[str, Any]] = {
     "Diff-Def, 30 neighbours": {**OURS, "neighbours": 30},
     "Diff-Def, nobody of 58 to 70 seen": {**OURS, "unseen": WITHIN},
     "Diff-Def, nobody above 76 seen": {**OURS, "unseen": BEYOND},
+    "Diff-Def, told the ventricles' volume as well": {**OURS, "conditions": ["age", "ventricular_volume"]},
 }
-VOLUMES = ("the general atlas", "register and average, 15 neighbours", "Diff-Def")
+VOLUMES = ("the general atlas", "the true mean", "register and average, 15 neighbours", "Diff-Def")
+# Steps of the published setting, of each of its stages: what one of them costs.
+PUBLISHED = ("autoencoder", "registration", "diffusion")
 # People whose mean displacement from an atlas is its distance from the middle.
 NEAR = 15
 
@@ -63,6 +70,9 @@ def notes(quick: bool) -> str:
     """What the reader of the table must know."""
     if quick:
         return "A smoke version: 12 steps on 24 people. It shows that every row runs; its figures mean nothing."
+    black = torch.zeros(1, 1, 64, 64)
+    known = perceptual_distance(black, black) is not None
+    absent = "" if known else "LPIPS is left out: the weights of its network, or torchvision, are not on this machine. "
     return (
         "Volume error: of the ventricles' volume of the atlas against that of the age's true mean shape, mean "
         "and largest over 13 ages from 18 to 90; rank: of the volumes with age (Spearman). Field error: mean "
@@ -73,8 +83,9 @@ def notes(quick: bool) -> str:
         f"the atlas to the {NEAR} held-out people nearest in age, by their true fields. Templates and intensities "
         "have no field; theirs is found by registering them to the general atlas. Unseen: the volume error at "
         "the ages that were held out, 60 and 66 between others (interpolated), 78, 84 and 90 beyond them "
-        "(extrapolated). Published (UK Biobank): Diff-Def is first in all of "
-        "Dice, folding, smoothness and centrality; the summary at hand has no figures."
+        "(extrapolated). Age and volume: at 30, 54 and 78 years, a deviation of the ventricles below and above. "
+        f"{absent}A published step: of one volume on noise, at 160 x 224 x 160. Published (UK Biobank): "
+        "Diff-Def is first in all of Dice, folding, smoothness and centrality; the summary at hand has no figures."
     )
 
 
@@ -83,40 +94,57 @@ def rows(quick: bool) -> list[Row]:
     flat = {"n": 24, "size": 32, "dims": 2, "steps": 12} if quick else {"n": 400, "size": 64, "dims": 2, "steps": 0}
     deep = {"n": 24, "size": 32, "dims": 3, "steps": 12} if quick else {"n": 150, "size": 64, "dims": 3, "steps": 0}
     found = [Row(f"2D: {name}", {**flat, **kind}) for name, kind in KINDS.items()]
-    return [*found, *(Row(f"3D: {name}", {**deep, **KINDS[name]}) for name in VOLUMES)]
+    found += [Row(f"3D: {name}", {**deep, **KINDS[name]}) for name in VOLUMES]
+    # A step of these sizes is no smoke test.
+    stages = () if quick else enumerate(PUBLISHED)
+    return [*found, *(Row(f"the published setting, a step of the {name}", {"stage": n}) for n, name in stages)]
 
 
 def measure(row: Row, data: Path, work: Path) -> dict[str, Any]:
     """Make or train what gives the atlas of an age, and compare it with the true means and with people."""
     settings = dict(row.settings)
+    if "stage" in settings:
+        return _published(settings["stage"])
     n, size, dims, steps = (settings.pop(name) for name in ("n", "size", "dims", "steps"))
     table = write_phantom("cohort", n, size, data / f"cohort_{n}_{size}_{dims}", dims)
     people, means = read_pairs(table), read_pairs(table.parent / MEANS)
     by, unseen = settings.pop("by", ""), settings.pop("unseen", None)
     if by == "nothing":
         still = Displacement.identity(read_labels(people.rows[0].path("source_labels")).grid)
-        atlas: Atlas = lambda age: still  # noqa: E731
+        atlas: Atlas = lambda conditions: still  # noqa: E731
     elif by == "truth":
         atlas = partial(_true, means)
     elif by == "average":
         atlas = _Average(people.split("train"), settings["count"])
     else:
         atlas = _learnt(settings, _without(table, unseen) if unseen else table, dims, steps, work)
-    return _judged(atlas, people, means, unseen)
+    return _judged(atlas, people, means, unseen, "ventricular_volume" in row.settings.get("conditions", ()))
 
 
-def _judged(atlas: Atlas, people: PairsTable, means: PairsTable, unseen: tuple[float, float] | None) -> dict[str, str]:
+def _published(stage: int) -> dict[str, str]:
+    """What a step of a stage of the published setting costs, at 160 x 224 x 160."""
+    model, _ = read_recipe("diffdef-paper", find_method("diffdef"))
+    seconds, memory = step_cost("diffdef", "diffdef-paper", 3, sum(find_method("diffdef").stages(model)[:stage]))
+    return {"a step [s]": f"{seconds:.0f}", "memory [GiB]": f"{memory:.1f}"}
+
+
+def _judged(
+    atlas: Atlas, people: PairsTable, means: PairsTable, unseen: tuple[float, float] | None, told_volume: bool
+) -> dict[str, str]:
     labels = read_labels(means.rows[0].path("source_labels"))
     alone = [row for row in means if "ventricular_volume" not in row.conditions]
     ages = [row.conditions["age"] for row in alone]
-    fields = [atlas(age) for age in ages]
+    started = time.perf_counter()
+    fields = [atlas({"age": age}) for age in ages]
+    seconds = (time.perf_counter() - started) / len(ages)
     true = [read_displacement(row.path("displacement")) for row in alone]
     volumes, wanted = ([_volume(labels, field) for field in part] for part in (fields, true))
     wrong = [100 * abs(v / w - 1) for v, w in zip(volumes, wanted, strict=True)]
     brain = labels.tensor > 0
     apart = [float(_distance(f, t)[brain].mean()) for f, t in zip(fields, true, strict=True)]
     tested = people.split("test")
-    dice = [_dice(warp(labels, _at(atlas, row), mode="label"), row) for row in tested]
+    shown = [_at(atlas, row) for row in tested]
+    dice = [_dice(warp(labels, field, mode="label"), row) for field, row in zip(shown, tested, strict=True)]
     cells = {
         "volume error [%]": f"{np.mean(wrong):.1f}, at most {max(wrong):.1f}",
         "rank": f"{_spearman(ages, volumes):.3f}",
@@ -126,6 +154,19 @@ def _judged(atlas: Atlas, people: PairsTable, means: PairsTable, unseen: tuple[f
         "smoothness": mean_cell([_roughness(field, brain) for field in fields], 4),
         "centrality [mm]": mean_cell([_off_centre(f, a, tested, brain) for f, a in zip(fields, ages, strict=True)], 2),
     }
+    general = read_image(means.rows[0].path("source"))
+    far = [_unlike(warp(general, field), row) for field, row in zip(shown, tested, strict=True)]
+    if all(value is not None for value in far):
+        cells["LPIPS"] = mean_cell([value for value in far if value is not None], 4)
+    cells["an atlas [s]"] = f"{seconds:.2f}"
+    if told_volume:
+        both = [row for row in means if "ventricular_volume" in row.conditions]
+        pairs = [
+            (_volume(labels, _at(atlas, row)), _volume(labels, read_displacement(row.path("displacement"))))
+            for row in both
+        ]
+        off = [100 * abs(found / wanted - 1) for found, wanted in pairs]
+        cells["age and volume: volume error [%]"] = f"{np.mean(off):.1f}, at most {max(off):.1f}"
     if unseen:
         band = [error for error, age in zip(wrong, ages, strict=True) if unseen[0] <= age <= unseen[1]]
         cells["unseen: volume error [%]"] = f"{np.mean(band):.1f}"
@@ -144,8 +185,8 @@ def _learnt(settings: dict[str, Any], table: Path, dims: int, steps: int, work: 
     predictor = load(fit(method, table, work / "run", *read_recipe(recipe, chosen, **settings)))
     general = read_image(read_pairs(table).rows[0].path("source"))
 
-    def atlas(age: float) -> Displacement:
-        return predictor.predict(general, row_generator(0, "atlas"), conditions={"age": age}).displacement
+    def atlas(conditions: Mapping[str, float]) -> Displacement:
+        return predictor.predict(general, row_generator(0, "atlas"), conditions=conditions).displacement
 
     return atlas
 
@@ -169,7 +210,8 @@ class _Average:
         self.count = count
         self.found: dict[str, torch.Tensor] = {}
 
-    def __call__(self, age: float) -> Displacement:
+    def __call__(self, conditions: Mapping[str, float]) -> Displacement:
+        age = conditions["age"]
         near = sorted(self.people, key=lambda row: abs(row.conditions["age"] - age))[: self.count]
         atlas = read_image(near[0].path("source"))
         for row in near:
@@ -180,14 +222,20 @@ class _Average:
         return invert(Displacement(total.mean(dim=0), atlas.grid))
 
 
-def _true(means: PairsTable, age: float) -> Displacement:
+def _true(means: PairsTable, conditions: Mapping[str, float]) -> Displacement:
     """The true mean's field of the age nearest among those that are written."""
-    alone = [row for row in means if "ventricular_volume" not in row.conditions]
+    alone, age = [row for row in means if "ventricular_volume" not in row.conditions], conditions["age"]
     return read_displacement(min(alone, key=lambda row: abs(row.conditions["age"] - age)).path("displacement"))
 
 
 def _at(atlas: Atlas, row: Pair) -> Displacement:
-    return atlas(row.conditions["age"])
+    return atlas(row.conditions)
+
+
+def _unlike(carried: Volume, row: Pair) -> float | None:
+    """LPIPS of an atlas and a person's scan, in the plane; None without its weights."""
+    pictures = (Intensity.of(image).normalise(image.tensor) for image in (carried, read_image(row.path("target"))))
+    return perceptual_distance(*pictures)
 
 
 def _volume(labels: Volume, field: Displacement) -> float:
