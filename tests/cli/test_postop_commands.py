@@ -2,6 +2,7 @@
 
 import shutil
 import signal
+from dataclasses import replace
 
 import pytest
 import torch
@@ -124,7 +125,7 @@ def test_several_cases_are_shown_in_turn(slices, tmp_path, capsys):
     assert main([*given, str(tmp_path / "many"), "--cases", "99"]) == 2
     assert "expected --cases of as many at most" in capsys.readouterr().err
     assert main([*given, str(tmp_path / "both"), "--cases", "2", "--case", ids[0]]) == 2
-    assert "no more than the one named" in capsys.readouterr().err
+    assert "expected no --cases beside it" in capsys.readouterr().err
 
 
 def test_slices_without_the_tumour_stay_as_they_are(tmp_path):
@@ -185,11 +186,11 @@ def test_slips_are_answered_in_a_sentence(slices, tmp_path, capsys):
     write_labels(Volume(torch.zeros_like(seen.tensor, dtype=torch.uint8), seen.grid), empty)
     out = ["--out", str(tmp_path / "out")]
     for given, reason in [
-        (["predict", str(run), image, *out], "sees the tumour of an image; expected the mask"),
-        (["predict", str(run), image, "--mask", str(empty), *out], "source.nii.gz is empty"),
+        (["predict", str(run), image, *out], "sees the tumour of an image; expected its mask"),
+        (["predict", str(run), image, "--mask", str(empty), *out], "the mask beside"),
         (["predict", str(run), image, "--mask", mask, "--case", "nobody", *out], "has no case 'nobody'"),
         (["predict", str(run), str(table), "--mask", mask, *out], "which names its own mask"),
-        (["predict", str(run), image, "--mask", mask, "--resection", str(empty), *out], "the resection of"),
+        (["predict", str(run), image, "--mask", mask, "--resection", str(empty), *out], "the resection beside"),
         (["predict", str(run), str(table), "--resection", mask, *out], "which names its own resection"),
         (["predict", str(run), str(table), "--case", "case0003", *out], "which names its own case"),
         (["fit", "postop", "--data", str(table), *out, *SHORT, "--vae_steps=4"], "expected 5 or more with"),
@@ -356,3 +357,32 @@ def test_smaller_images_are_padded_to_the_frame(slices, monkeypatch):
     trace = predictor.predict(small, mask=inside)
     assert trace.image.tensor.shape[2:] == (40, 40)
     assert seen[0][2:] == predictor.frame.shape == (48, 48)
+
+
+def test_a_plan_in_the_wrong_place_is_said(tmp_path, capsys):
+    table = write_phantom("surgery", 6, 48, tmp_path / "data")
+    home, run = table.parent / "case0005", tmp_path / "run"
+    assert main(["fit", "postop", "--data", str(table), "--out", str(run), *SHORT]) == 0
+    mask = read_labels(home / "source_mask.nii.gz")
+    corner, everything = torch.zeros_like(mask.tensor), torch.ones_like(mask.tensor)
+    corner[..., :4, :4] = 1
+    given = ["predict", str(run), str(home / "source.nii.gz"), "--mask", str(home / "source_mask.nii.gz")]
+    for plan, said in ((corner, "touches nothing of the tumour"), (everything, "times as large as the tumour")):
+        write_labels(mask.with_tensor(plan), tmp_path / "plan.nii.gz")
+        assert main([*given, "--resection", str(tmp_path / "plan.nii.gz"), "--out", str(tmp_path / "trace")]) == 0
+        assert said in " ".join(capsys.readouterr().out.split())
+    assert load_json(tmp_path / "trace" / "trace.json")["said"]["mask"] == str(home / "source_mask.nii.gz")
+    assert main([*given, "--cases", "3", "--samples", "2", "--out", str(tmp_path / "few")]) == 2
+    assert "drawn once or oftener; got --samples 2" in capsys.readouterr().err
+
+
+def test_overlaps_are_those_of_a_query(slices, tmp_path):
+    table, run = slices
+    home, bank = table.parent / "case0011", Bank(run / "bank")
+    mask = read_labels(home / "source_mask.nii.gz")
+    wanted = bank.query(bank.manifest.space.pack(mask), 1)[0].iou
+    # Seen on a coarser lattice than the masks are compared on.
+    predictor = load(run)
+    coarse = replace(predictor, frame=replace(predictor.frame, spacing=(8.0, 8.0)))
+    trace = coarse.predict(read_image(home / "source.nii.gz"), mask=mask)
+    assert trace.extras["retrieved cases"][0]["iou"] == pytest.approx(wanted, abs=1e-4)

@@ -68,8 +68,9 @@ def cases_beside(
     plane = frame.plane if frame.across(source.dims) is not None else None
     if plane is not None and bank.manifest.plane not in (None, plane):
         raise InputError(f"{bank.folder} holds {bank.manifest.plane} slices; expected {plane} ones, as the model sees")
-    masks = [view for _, view in plane_views(_union(mask, plan, lattice), plane)]
-    images = [view for _, view in plane_views(resample(source, lattice), plane)]
+    # On the image's own voxels, so that overlaps are those of a query; a lattice has the same slices.
+    masks = [view for _, view in plane_views(_union(mask, plan, source.grid), plane)]
+    images = [view for _, view in plane_views(source, plane)]
     sizes = [int((view.tensor != 0).sum()) for view in masks]
     places = [place for place, size in enumerate(sizes) if size]
     largest = max(places, key=lambda place: sizes[place])
@@ -84,7 +85,8 @@ def cases_beside(
     # A slice that overlaps none of the case's sees what the nearest slice that does sees.
     seen = [place for place in places if found[place].iou > 0] or places
     matches = [found[min(seen, key=lambda other: abs(other - place))] for place in places]
-    return FoundCases(places, _batch(method, frame, matches, masks[0].grid), matches)
+    _, seen_on = next(plane_views(Volume(torch.zeros(1, 1, *lattice.shape), lattice), plane))
+    return FoundCases(places, _batch(method, frame, matches, seen_on.grid), matches)
 
 
 def _ranked(bank: Bank, bits: np.ndarray, asked: Asked, strategy: str, image: np.ndarray | None) -> str:
@@ -114,12 +116,12 @@ def _ranked(bank: Bank, bits: np.ndarray, asked: Asked, strategy: str, image: np
         count *= 2
 
 
-def _union(mask: Volume, plan: Volume | None, lattice: Grid) -> Volume:
-    """Where there is tumour; with a plan where something is to be cut out as well."""
-    seen = resample(mask, lattice, mode="label", outside="zeros")
+def _union(mask: Volume, plan: Volume | None, grid: Grid) -> Volume:
+    """On a grid: where there is tumour; with a plan where something is to be cut out as well."""
+    seen = resample(mask, grid, mode="label", outside="zeros")
     if plan is None:
         return seen
-    cut = resample(plan, lattice, mode="label", outside="zeros")
+    cut = resample(plan, grid, mode="label", outside="zeros")
     return seen.with_tensor(torch.maximum(seen.tensor, cut.tensor))
 
 

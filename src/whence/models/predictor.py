@@ -85,10 +85,10 @@ class Predictor:
         else:
             assert mask is not None
             asked, plan = asked or Asked(), None
+            tables["tumour"] = _shown(mask, source)
             if asked.resection is not None:
                 plan = self._mask(asked.resection, lattice, source, name, "resection")
-                shown = resample(plan, source.grid, mode="label", outside="zeros")
-                tables["planned resection"] = source.with_tensor(shown.tensor.float())
+                tables["planned resection"] = _shown(plan, source)
                 batch["resection_mask"] = self.frame.enter_labels(plan, lattice)
             given = (self.method, self.frame, self.bank, source, mask, plan, lattice, asked)
             found = cases_beside(*given)
@@ -157,15 +157,24 @@ class Predictor:
     def _mask(self, mask: Volume | None, lattice: Grid, source: Volume, name: str, what: str = "mask") -> Volume:
         """The tumour's mask, or that of the resection, 0 or 1."""
         if mask is None:
-            raise InputError(f"{self.method.name} sees the tumour of an image; expected the mask of that of {name}")
+            raise InputError(
+                f"{self.method.name} sees the tumour of an image; expected its mask beside {name} (--mask, or "
+                "source_mask in a table)"
+            )
         if mask.dims != source.dims or mask.tensor.shape[1] != 1:
             found = f"{mask.dims}D with {mask.tensor.shape[1]} channel(s)"
-            raise InputError(f"the {what} of {name} is {source.dims}D with 1 channel; got {found}")
+            raise InputError(
+                f"{name} is {source.dims}D; expected a {what} of {source.dims}D with 1 channel, got {found}"
+            )
         inside = mask.with_tensor((mask.tensor != 0).to(torch.uint8))
         if not bool(inside.tensor.any()):
-            raise InputError(f"the {what} of {name} is empty; expected one that is not 0 where it is")
+            where = "is to be cut" if what == "resection" else "the tumour is"
+            raise InputError(f"the {what} beside {name} is empty; expected one that is not 0 where {where}")
         if not bool(resample(inside, lattice, mode="label", outside="zeros").tensor.any()):
-            raise InputError(f"nothing of the {what} lies within {name}; expected one of this image")
+            raise InputError(
+                f"nothing of the {what} lies within {name}: it is on {mask.grid}, the image on {source.grid}; "
+                "expected one of this image"
+            )
         return inside
 
     def _infer(self, inputs: dict[str, torch.Tensor], generator: torch.Generator) -> Prediction:
@@ -225,6 +234,11 @@ class Predictor:
 
     def _field(self, batch: torch.Tensor, lattice: Grid, grid: Grid) -> Displacement:
         return Displacement(self.frame.stack(batch, lattice.dims, vectors=True), lattice).resampled(grid)
+
+
+def _shown(mask: Volume, source: Volume) -> Volume:
+    """A mask as an image on the source's grid."""
+    return source.with_tensor(resample(mask, source.grid, mode="label", outside="zeros").tensor.float())
 
 
 def _among(result: Prediction, places: list[int], inputs: torch.Tensor) -> Prediction:

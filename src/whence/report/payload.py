@@ -104,7 +104,7 @@ def encode_trace(trace: Trace, name: str, key: str, blocks: Blocks, detail: Deta
         "extras": extras,
         "tables": tables,
         "statistics": finite(trace.statistics()),
-        "info": [[str(k), str(finite(v))] for k, v in trace.info.items() if k not in KNOWN_INFO],
+        "info": [[str(k), _in_words(v)] for k, v in trace.info.items() if k not in KNOWN_INFO],
     }
 
 
@@ -152,3 +152,10 @@ def _label(index: int, value: int, names: Any) -> dict[str, Any]:
     rgb = [round(c + (255 - c) * min(0.25 * rounds, 0.6)) for c in rgb]
     known = names.get(str(value), names.get(value)) if isinstance(names, dict) else None
     return {"value": value, "name": str(known) if known else f"label {value}", "rgb": rgb}
+
+
+def _in_words(value: Any) -> str:
+    """A fact of a trace as it is read: of several, ``name value`` one after another."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_in_words(part)}" for name, part in value.items())
+    return ", ".join(map(_in_words, value)) if isinstance(value, (list, tuple)) else str(finite(value))

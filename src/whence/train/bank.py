@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +71,12 @@ def bank_from(table: PairsTable, folder: str | Path, config: BankConfig) -> Bank
     settings = Manifest(space, config.plane, config.images, config.approximate, origin=origin(table, config))
     with progress_bar() as bar:
         task = bar.add_task("bank", total=len(table), note="")
-        rows = _rows(table, settings, config.least)
-        return retrieval.build(folder, settings, rows, lambda done: bar.update(task, completed=done))
+        small: list[str] = []
+        rows = _rows(table, settings, config.least, small)
+        found = retrieval.build(folder, settings, rows, lambda done: bar.update(task, completed=done))
+    if small:
+        print(f"{len(small)} of {len(table)} rows show fewer than {config.least} voxels of tumour and are no cases")
+    return found
 
 
 def origin(table: PairsTable, config: BankConfig) -> str:
@@ -94,8 +99,12 @@ def add_to_bank(folder: str | Path, data: str | Path, split: str | None = None, 
     _check_finished(Path(folder))
     with progress_bar() as bar:
         task = bar.add_task("bank", total=len(table), note="")
-        rows = _rows(table, settings, least)
-        return retrieval.add(folder, rows, lambda done: bar.update(task, completed=done))
+        small: list[str] = []
+        rows = _rows(table, settings, least, small)
+        found = retrieval.add(folder, rows, lambda done: bar.update(task, completed=done))
+    if small:
+        print(f"{len(small)} of {len(table)} rows show fewer than {least} voxels of tumour and are no cases")
+    return found
 
 
 def remove_from_bank(folder: str | Path, ids: Sequence[str]) -> Bank:
@@ -182,9 +191,17 @@ def _space(row: Pair, config: BankConfig) -> BankSpace:
     return BankSpace(grid.resampled(config.spacing))
 
 
-def _rows(table: PairsTable, settings: Manifest, least: int) -> Iterator[Row]:
+def _rows(table: PairsTable, settings: Manifest, least: int, small: list[str]) -> Iterator[Row]:
+    """The rows as they are read; ``small`` gets the ids of those that turn out to hold no case."""
+
+    def load(row: Pair) -> list[Entry]:
+        found = list(_entries(row, settings, least))
+        if not found:
+            small.append(row.id)
+        return found
+
     for row in table:
-        yield Row(row.id, lambda row=row: list(_entries(row, settings, least)))  # type: ignore[misc]
+        yield Row(row.id, partial(load, row))
 
 
 def _entries(row: Pair, settings: Manifest, least: int) -> Iterator[Entry]:

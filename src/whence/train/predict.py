@@ -13,17 +13,22 @@ from rich.progress import Progress, TaskID
 from whence.data.dataset import read_image
 from whence.data.pairs import read_pairs
 from whence.errors import InputError
+from whence.field import resample
 from whence.io import read_labels
 from whence.models.cases import Asked
 from whence.models.draws import joined
 from whence.models.evaluator import require_evaluator, with_novelty
 from whence.models.predictor import Predictor
 from whence.retrieval import Bank
+from whence.space import Volume
 from whence.trace import Trace
 from whence.train.callbacks import progress_bar
 from whence.train.evaluate import beside_truth, predict_row, row_generator
 from whence.train.run import check_alone, check_folder, load
 from whence.train.score import Truth
+
+# The overlap of masks from which two tumours are one, and how many times the tumour a plan may take out unasked.
+SAME, MUCH = 0.99, 4.0
 
 
 @dataclass(frozen=True)
@@ -80,8 +85,12 @@ def predict(
         method = predictor.method.name
         wanted = "1 sample or more" if predictor.method.draws else f"1 sample of {method}, which has one answer"
         raise InputError(f"expected {wanted}; got {samples}")
-    if said.cases < 1 or (said.cases > 1 and said.case is not None):
-        raise InputError(f"expected 1 of the past cases or more, and no more than the one named; got {said.cases}")
+    if said.cases < 1:
+        raise InputError(f"expected --cases of 1 or more; got {said.cases}")
+    if said.cases > 1 and said.case is not None:
+        raise InputError(f"--case names one past case; expected no --cases beside it, got {said.cases}")
+    if 1 < samples < said.cases:
+        raise InputError(f"each of {said.cases} --cases is drawn once or oftener; got --samples {samples}")
     samples = max(samples, said.cases)
     if labels is not None and "source_labels" not in predictor.method.inputs:
         raise InputError(f"{run} is a {predictor.method.name} that sees no labels; expected no --labels")
@@ -112,7 +121,7 @@ def predict(
         tumour = None if mask is None else read_labels(mask)
         common: dict[str, Any] = {"target": second, "labels": seen, "name": str(image), "id": name}
         plan = None if said.resection is None else read_labels(said.resection)
-        common |= _record(run, seed, said)
+        common |= _record(run, seed, said, mask)
         common |= {"mask": tumour, "conditions": {} if known is None else known.parsed(said.conditions)}
         asked = Asked(said.patient, said.case, plan, files=(image,) if mask is None else (image, Path(mask)))
         with progress_bar() as bar:
@@ -129,6 +138,8 @@ def predict(
                     lambda: bar.advance(task),
                 )
         _warn_of_strangers(trace, str(image))
+        if plan is not None and tumour is not None:
+            _warn_of_plan(plan, tumour, str(said.resection))
         return [_judged(trace, judge).save(out)]
     named = {"target": target, "labels": labels, "mask": mask}
     named |= {"patient": said.patient, "case": said.case, "resection": said.resection}
@@ -178,20 +189,34 @@ def _noted(predictor: Predictor, bar: Progress, task: TaskID) -> Iterator[None]:
         predictor.method.on_step = None
 
 
-def _record(run: str | Path, seed: int, said: Said) -> dict[str, Any]:
+def _record(run: str | Path, seed: int, said: Said, mask: str | Path | None = None) -> dict[str, Any]:
     """What was asked for, so that a trace says how it was made."""
     given = {name: value for name, value in vars(said).items() if value != getattr(Said(), name)}
     plain = {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()}
     named = {name: str(value) if isinstance(value, Path) else value for name, value in plain.items()}
+    named |= {} if mask is None else {"mask": str(mask)}
     return {"run": str(run), "seed": seed, **({"said": named} if named else {})}
 
 
 def _warn_of_strangers(trace: Trace, name: str) -> None:
-    """Say where the past cases that were shown do not overlap the tumour at all."""
+    """Say where the past cases that were shown do not overlap the tumour at all, or are the tumour itself."""
     shown = trace.extras.get("retrieved cases", [])
+    if same := {str(case["patient"]) for case in shown if case["iou"] > SAME}:
+        who = ", ".join(sorted(same))
+        print(f"{name}: the tumour of {who} is the very same; --patient leaves one's own cases out")
     if shown and not any(case["iou"] for case in shown):
         cases = ", ".join(dict.fromkeys(str(case["case"]) for case in shown))
         print(f"{name}: no past case that was shown overlaps this tumour ({cases}); they have little to say")
+
+
+def _warn_of_plan(plan: Volume, tumour: Volume, name: str) -> None:
+    """Say where a plan leaves the tumour alone, or takes out many times as much."""
+    cut = plan.tensor != 0
+    there = resample(tumour, plan.grid, mode="label", outside="zeros").tensor != 0
+    if not bool((cut & there).any()):
+        print(f"{name}: this resection touches nothing of the tumour")
+    elif int(cut.sum()) > MUCH * int(there.sum()):
+        print(f"{name}: this resection is {int(cut.sum()) / int(there.sum()):.0f} times as large as the tumour")
 
 
 def _judged(trace: Trace, judge: Predictor | None) -> Trace:
