@@ -92,7 +92,7 @@ def test_from_an_image_to_a_trace_and_a_report(slices, tmp_path):
     plan = home / "target_mask.nii.gz"
     assert main([*given, str(tmp_path / "planned"), "--resection", str(plan)]) == 0
     planned = load_json(tmp_path / "planned" / "trace.json")
-    assert planned["said"] == {"resection": str(plan)}
+    assert planned["said"] == {"resection": str(plan), "mask": str(home / "source_mask.nii.gz")}
     assert "planned resection" in planned["extra_images"]
     apart = [read(folder / "prediction.nii.gz").tensor for folder in (out, tmp_path / "planned")]
     assert not torch.equal(*apart)
