@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from whence.data.frame import PLANES, Frame, fit_shape, single_slice_plane
+from whence.data.frame import PLANES, Frame, fit_grid, fit_shape, plane_grid, single_slice_plane
 from whence.data.pairs import Pair, PairsTable
 from whence.errors import InputError
 from whence.io import read, read_labels
@@ -92,7 +92,7 @@ class PairDataset(Dataset):
     of a sample's images, each with a batch axis of 1, which are kept with it. With ``labels`` a sample also holds those
     of each image, (1, *shape), as ``<image>_labels``, the column they stand in. ``masks`` are columns of masks, 0 or 1,
     beside them; ``told`` gives what a sample holds of its row's conditions. ``ids`` and ``slices`` say which row and
-    which slice of it a sample is, None for a whole image.
+    which slice of it a sample is, None for a whole image, ``grids`` where its voxels lie.
     """
 
     def __init__(
@@ -113,13 +113,18 @@ class PairDataset(Dataset):
         self.samples: list[dict[str, torch.Tensor]] = []
         self.ids: list[str] = []
         self.slices: list[int | None] = []
+        self.grids: list[Grid] = []
         for number, row in enumerate(table, start=1):
-            for place, sample in self._row(row, foreground):
+            lattice, samples = self._row(row, foreground)
+            stacked = frame.plane is not None and frame.across(lattice.dims) is not None
+            grid = fit_grid(plane_grid(lattice, str(frame.plane)) if stacked else lattice, frame.shape)
+            for place, sample in samples:
                 if told is not None:
                     sample["conditions"] = told(row.conditions)
                 self.samples.append(sample if derive is None else sample | _derived(sample, derive))
                 self.ids.append(row.id)
                 self.slices.append(place)
+                self.grids.append(grid)
             if progress is not None:
                 progress(number, len(table))
         if not self.samples:
@@ -131,7 +136,8 @@ class PairDataset(Dataset):
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         return {name: value.float() for name, value in self.samples[index].items()}
 
-    def _row(self, row: Pair, foreground: float) -> list[tuple[int | None, dict[str, torch.Tensor]]]:
+    def _row(self, row: Pair, foreground: float) -> tuple[Grid, list[tuple[int | None, dict[str, torch.Tensor]]]]:
+        """The lattice on which a row's images are seen, and its samples."""
         volumes = {column: read_image(row.path(column)) for column in self.columns}
         source = volumes["source"]
         lattice = self.frame.lattice(source.grid, str(row.path("source")))
@@ -170,8 +176,8 @@ class PairDataset(Dataset):
         count = batches["source"].shape[0]
         samples = [{column: batch[n] for column, batch in batches.items()} for n in range(count)]
         if self.frame.across(lattice.dims) is None:
-            return [(None, sample) for sample in samples]
-        return [
+            return lattice, [(None, sample) for sample in samples]
+        return lattice, [
             (place, sample)
             for place, sample in enumerate(samples)
             if all(float((sample[name] > -0.8).float().mean()) >= foreground for name in self.columns)

@@ -153,6 +153,13 @@ def fit_shape(tensor: torch.Tensor, shape: Sequence[int], value: float = -1.0) -
     return tensor
 
 
+def fit_grid(grid: Grid, shape: Sequence[int]) -> Grid:
+    """The grid of what ``fit_shape`` makes of a grid's voxels."""
+    sizes = zip(grid.shape, shape, strict=True)
+    start = tuple((have - wanted) // 2 if have > wanted else -((wanted - have) // 2) for have, wanted in sizes)
+    return grid.cropped(start, tuple(shape))
+
+
 def unfit_shape(tensor: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
     """Back to a shape after ``fit_shape`` enlarged it."""
     for axis, wanted in enumerate(shape, start=2):
@@ -165,14 +172,18 @@ def up_to_multiple(shape: Sequence[int], multiple: int) -> tuple[int, ...]:
     return tuple(-(-n // multiple) * multiple for n in shape)
 
 
+def plane_grid(grid: Grid, plane: str) -> Grid:
+    """Of a volume's grid that of its slices of a plane, on canonical axes."""
+    grid, axis = grid.canonical(), PLANES.index(plane)
+    inside = [a for a in range(3) if a != axis]
+    return Grid(tuple(grid.shape[a] for a in inside), grid.affine[np.ix_([*inside, 3], [*inside, 3])])
+
+
 def plane_views(volume: Volume, plane: str | None) -> Iterator[tuple[int | None, Volume]]:
     """An image itself, or of a volume the slices of a plane with their numbers, on canonical axes."""
     if plane is None or volume.dims == 2:
         yield None, volume
         return
-    grid, axis = volume.grid.canonical(), PLANES.index(plane)
-    inside = [a for a in range(3) if a != axis]
-    affine = grid.affine[np.ix_([*inside, 3], [*inside, 3])]
-    flat = Grid(tuple(grid.shape[a] for a in inside), affine)
+    axis, flat = PLANES.index(plane), plane_grid(volume.grid, plane)
     for index, part in enumerate(volume.grid.to_canonical(volume.tensor).unbind(dim=2 + axis)):
         yield index, Volume(part, flat)

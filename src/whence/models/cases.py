@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from whence.data.frame import Frame, plane_views
+from whence.data.retrieved import placed
 from whence.errors import InputError
 from whence.field import resample
 from whence.io import read, read_labels
@@ -137,10 +138,7 @@ def _batch(method: Method, frame: Frame, matches: Sequence[Match], grid: Grid) -
         if path not in read_before:
             read_before[path] = _views(frame, path, column in method.masks)
         there = read_before[path][case.slice or 0]
-        # Raised, so that what lies beyond becomes the background of images, -1.
-        beyond = 0.0 if column in method.masks else 1.0
-        shown = resample(there.with_tensor(there.tensor + beyond), grid, outside="zeros").tensor[0] - beyond
-        return (shown >= 0.5).float() if column in method.masks else shown
+        return placed(there.tensor[0], there.grid, grid, column in method.masks)
 
     names = [name for name in method.inputs if name.startswith("case_")]
     return {name: torch.stack([seen(match, name.removeprefix("case_")) for match in matches]) for name in names}
