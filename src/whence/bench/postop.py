@@ -46,8 +46,8 @@ SHOWN = {
     "Dice with the plan": ("planned", 3),
     "slice to slice": ("apart", 3),
 }
-# Images that each method sees in training; of those who learn plans as well, half of the time.
-IMAGES_SEEN, WITH_PLANS = 8_000, 16_000
+# Pairs that each method sees in training, and those who learn plans as well.
+IMAGES_SEEN, WITH_PLANS = 5_000, 15_000
 # Patients in the picture; volumes whose slices are compared.
 DRAWN, VOLUMES = 3, 4
 # Who is told plans in training has less of it left for the task of the document's tables, which has none.

@@ -57,12 +57,12 @@ def segmenter(
 
     Cross entropy and Dice; images are moved and their contrast is changed a little. Adam, 2e-3 with a cosine.
     """
-    images = [read_image(row.path("source")) for row in rows]
     torch.manual_seed(seed)
-    net = Segmenter(images[0].dims, labels)
+    net = Segmenter(read_image(rows.rows[0].path("source")).dims, labels)
     if kept.is_file():
         net.load_state_dict(torch.load(kept, weights_only=True))
         return net.eval()
+    images = [read_image(row.path("source")) for row in rows]
     shown = torch.cat([_scaled(image) for image in images])
     places = {label: place for place, label in enumerate(net.labels)}
     maps = [resample(read_labels(row.path("source_labels")), images[0].grid, mode="label").tensor for row in rows]
