@@ -46,7 +46,7 @@ class DiffDef(Method):
     config_class: ClassVar[type] = DiffDefConfig
     optional: ClassVar[tuple[str, ...]] = ()
     draws: ClassVar[bool] = True
-    sampling: ClassVar[tuple[str, ...]] = ("solver", "solver_steps")
+    sampling: ClassVar[tuple[str, ...]] = ("solver", "solver_steps", "averaged")
 
     def __init__(
         self,
@@ -128,12 +128,16 @@ class DiffDef(Method):
 
     @torch.no_grad()
     def infer(self, batch: dict[str, torch.Tensor], generator: torch.Generator) -> Prediction:
-        atlas = batch["source"]
-        tokens = self.tokens(batch["conditions"])
+        atlas, count = batch["source"], self.config.averaged
+        tokens = self.tokens(batch["conditions"]).repeat_interleave(count, dim=0)
         latents = self.drawn(atlas.shape[2:], tokens, generator)
+
+        def mean(parts: torch.Tensor) -> torch.Tensor:
+            return parts.unflatten(0, (-1, count)).mean(dim=1)
+
         if self.config.field == "image":
-            return Prediction(self.vae.decode(latents / self.scale).clamp(-1, 1))
-        forward, backward = self.displacements(self.field_of(latents, tokens))
+            return Prediction(mean(self.vae.decode(latents / self.scale)).clamp(-1, 1))
+        forward, backward = self.displacements(mean(self.field_of(latents, tokens)))
         return Prediction(kernels.warp(atlas, forward), forward, backward)
 
     def optimizers(self) -> list[torch.optim.Optimizer]:

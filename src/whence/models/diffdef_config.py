@@ -26,6 +26,7 @@ _RANGES = (
     ("squarings", 0, 16),
     ("noise_steps", 10, 100_000),
     ("solver_steps", 1, 1000),
+    ("averaged", 1, 1000),
 )
 
 
@@ -66,6 +67,7 @@ class DiffDefConfig:
         noise_steps: steps of the noise schedule.
         solver: ddim, or dpm for DPM-Solver++.
         solver_steps: denoising steps, when sampling and inside of training.
+        averaged: of how many draws the mean is answered: of their fields, before the exponential, or of images.
         learning_rate: of AdamW, for the third stage.
     """
 
@@ -98,6 +100,7 @@ class DiffDefConfig:
     noise_steps: int = 1000
     solver: Literal["ddim", "dpm"] = "ddim"
     solver_steps: int = 20
+    averaged: int = 1
     learning_rate: float = 2.5e-5
 
     def __post_init__(self) -> None:

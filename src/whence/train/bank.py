@@ -150,7 +150,13 @@ def query_bank(
 def show_matches(matches: Sequence[Match], title: str) -> None:
     """Print the cases that were found, the most similar first."""
     table = Table(title=title)
-    for name, side in (("case", "left"), ("slice", "right"), ("patient", "left"), ("IoU", "right"), ("similarity", "right")):
+    for name, side in (
+        ("case", "left"),
+        ("slice", "right"),
+        ("patient", "left"),
+        ("IoU", "right"),
+        ("similarity", "right"),
+    ):
         table.add_column(name, justify=side)  # type: ignore[arg-type]
     for match in matches:
         case = match.case
