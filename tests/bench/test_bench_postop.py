@@ -27,7 +27,9 @@ def data(tmp_path_factory):
         ("an instruction alone (InstructPix2Pix)", JUDGED),
         ("ours", JUDGED),
         ("ours, drawn by the autoencoder (no carrier)", JUDGED),
-        ("ours, told to cut half of the tumour", {"Dice with the plan"}),
+        ("plans learnt, told to cut half of the tumour", {"Dice with the plan"}),
+        ("the model of ours, shown a random case", JUDGED),
+        ("the model of ours, p_comp alone left out", JUDGED),
         ("ours, a volume's slices each by itself", {"slice to slice"}),
         ("ours, a volume's slices together", {"slice to slice"}),
     ],
@@ -35,13 +37,13 @@ def data(tmp_path_factory):
 def test_a_row_runs(data, tmp_path, name, wanted):
     (row,) = (row for row in postop.rows(True) if row.name == name)
     cells = postop.measure(row, data, tmp_path)
-    assert wanted <= set(cells) <= wanted | {"MS-SSIM", "LPIPS"}
+    assert wanted <= set(cells) <= wanted | {"MS-SSIM", "LPIPS", "SSIM, less ours", "cavity Dice, less ours"}
 
 
 def test_rows_that_ask_one_model_share_its_run(data):
     runs = {folder.name for folder in (data / "40_48").iterdir() if (folder / "config.yaml").is_file()}
-    # The instruction alone, ours of four rows, and ours without a carrier.
-    assert len([name for name in runs if name.startswith("postop")]) == 3
+    # The instruction alone, ours of six rows, ours without a carrier, and with plans.
+    assert len([name for name in runs if name.startswith("postop")]) == 4
 
 
 def test_a_plan_is_half_of_the_tumour_and_the_same_each_time(tmp_path):
