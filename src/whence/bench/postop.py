@@ -338,7 +338,13 @@ def draw(frame: Any, out: Path) -> None:
 
     # Of the code that made the table: the folder that was written to last.
     newest = max((out / "data").glob("*/traces"), key=lambda folder: folder.stat().st_mtime, default=None)
-    shown = [] if newest is None else [name for name in KINDS if (newest / name).is_dir()]
+    # Which look like others: what differs there is not to be seen.
+    alike = {
+        name
+        for name, (kind, _) in KINDS.items()
+        if {"shown", "silent", "seed"} & kind.keys() or kind.get("by") == "truth"
+    }
+    shown = [] if newest is None else [name for name in KINDS if name not in alike and (newest / name).is_dir()]
     if newest is None or not shown:
         return
     ids = sorted(folder.name for folder in (newest / shown[0]).iterdir())
