@@ -42,9 +42,8 @@ class NeighbourDataset(Dataset):
         unknown = torch.rand(len(asked), generator=generator) < self.dropped
         asked = torch.where(unknown, torch.nan, asked)
         weights = self._weights(asked)
-        # Again, where fewer are near than are asked for.
-        enough = int((weights > 0).sum()) >= self.count
-        drawn = torch.multinomial(weights, self.count, replacement=not enough, generator=generator)
+        # One may come twice: who is left when the near ones are taken is not near.
+        drawn = torch.multinomial(weights, self.count, replacement=True, generator=generator)
         near = torch.cat([self.pool[int(place)]["target"] for place in drawn])
         return {**sample, "conditions": asked, "near_target": near}
 

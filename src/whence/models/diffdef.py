@@ -129,15 +129,14 @@ class DiffDef(Method):
     @torch.no_grad()
     def infer(self, batch: dict[str, torch.Tensor], generator: torch.Generator) -> Prediction:
         atlas, count = batch["source"], self.config.averaged
-        tokens = self.tokens(batch["conditions"]).repeat_interleave(count, dim=0)
-        latents = self.drawn(atlas.shape[2:], tokens, generator)
-
-        def mean(parts: torch.Tensor) -> torch.Tensor:
-            return parts.unflatten(0, (-1, count)).mean(dim=1)
-
+        tokens, drawn = self.tokens(batch["conditions"]), 0.0
+        for _ in range(count):
+            latents = self.drawn(atlas.shape[2:], tokens, generator)
+            image = self.config.field == "image"
+            drawn = drawn + (self.vae.decode(latents / self.scale) if image else self.field_of(latents, tokens)) / count
         if self.config.field == "image":
-            return Prediction(mean(self.vae.decode(latents / self.scale)).clamp(-1, 1))
-        forward, backward = self.displacements(mean(self.field_of(latents, tokens)))
+            return Prediction(drawn.clamp(-1, 1))
+        forward, backward = self.displacements(drawn)
         return Prediction(kernels.warp(atlas, forward), forward, backward)
 
     def optimizers(self) -> list[torch.optim.Optimizer]:

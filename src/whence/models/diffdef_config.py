@@ -60,7 +60,8 @@ class DiffDefConfig:
         neighbour_width: deviation of the Gaussian by which they are drawn, in deviations of the attributes.
         dropped: share of training samples in which an attribute is taken for unknown.
         morphology: weight of the squared mean displacement to the neighbours.
-        bending: weight of the field's bending energy.
+        bending: weight of the field's bending energy, in voxels: of voxels twice as large it weighs 16 times as much
+            against the morphology.
         frugal: whether neighbours are registered to one by one, and again for the gradient: the memory of one in place
             of all, a third more time.
         through: of the last solver steps how many let the gradient of what the field does pass to the denoiser.

@@ -20,7 +20,7 @@ def joined(draws: Iterable[Trace]) -> Trace:
     place [mm]``: root mean square distance of the source points that the draws name from their mean. Deviations are
     over n - 1. A mean of fields need be no diffeomorphism, so that the trace itself is a draw's. Tables of what each
     looked at are joined, with the number of the draw and how far its image lies from the mean (root mean square, on the
-    source's scale); images of it are kept of each draw that looked at others. Where draws looked at different things,
+    source's scale); images of it are kept of each draw that looked at others. Where draws looked at different cases,
     ``draws ... less the mean`` says what each of them brought about. Raises ValueError for fewer than two draws.
     """
     draws = list(draws)
@@ -39,8 +39,8 @@ def joined(draws: Iterable[Trace]) -> Trace:
     }
     alike: dict[str, list[int]] = {}
     for number, draw in enumerate(draws):
-        seen = {name: extra for name, extra in draw.extras.items() if not isinstance(extra, Volume)}
-        alike.setdefault(repr(sorted(seen.items())), []).append(number)
+        tables = [extra for extra in draw.extras.values() if not isinstance(extra, Volume)]
+        alike.setdefault(repr([table for table in tables if table and "case" in table[0]]), []).append(number)
     for members in alike.values() if len(alike) > 1 else ():
         who = ", ".join(str(number + 1) for number in members)
         brought = images[members].mean(dim=0) - images.mean(dim=0)

@@ -47,10 +47,14 @@ class KLAutoencoder(nn.Module):
         return self.net.decode(latents)
 
     def field_decoder(self) -> nn.Module:
-        """A copy of the decoder as it is, whose last convolution answers with D channels, almost 0 at first."""
+        """A copy of the decoder as it is, whose last convolution answers with D channels, almost 0 at first.
+
+        Without the last normalisation: of features whose deviation is 1 whatever the latents say, a field of an old
+        brain could not be many times that of a young one.
+        """
         net = nn.Sequential(deepcopy(self.net.post_quant_conv), deepcopy(self.net.decoder))
         last = CONV[self.dims](self.features[0], self.dims, 3, padding=1)
         nn.init.normal_(last.weight, std=1e-3)
         nn.init.zeros_(last.bias)
-        net[1].blocks[-1] = last
+        net[1].blocks[-2], net[1].blocks[-1] = nn.Identity(), last
         return for_one_volume(net)
