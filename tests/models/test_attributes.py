@@ -75,7 +75,8 @@ class _People:
 
     frame = None
 
-    def __init__(self, ages):
+    def __init__(self, ages, levels=None):
+        self.slices = levels or [None] * len(ages)
         self.samples = [{"conditions": torch.tensor([a]), "target": torch.full((1, 4, 4), float(n))} for n, a in ages]
 
     def __len__(self):
@@ -115,3 +116,11 @@ def test_a_dropped_condition_is_dropped_for_the_neighbours_too():
     sample = data[0]
     assert bool(torch.isnan(sample["conditions"]).all())
     assert float(sample["near_target"].max()) > 20
+
+
+def test_neighbours_of_a_slice_are_slices_of_its_level():
+    known = Attributes(("age",), {"age": (0.0, 1.0)}, {})
+    people = _People([(n, 0.0) for n in range(50)], [n // 10 for n in range(50)])
+    data = NeighbourDataset(people, people, 40, lambda a, o: known.nearness(a, o, 0.2), dropped=0.0)
+    levels = data[35]["near_target"][:, 0, 0].int() // 10
+    assert set(levels.tolist()) == {2, 3, 4}

@@ -8,6 +8,7 @@ from whence.field import Displacement, jacobian_determinant
 from whence.models.attributes import Attributes
 from whence.models.diffdef import DiffDef
 from whence.models.diffdef_config import DiffDefConfig
+from whence.nets.blocks import in_blocks, out_of_blocks
 from whence.space import Grid
 from whence.train.options import read_recipe
 
@@ -67,23 +68,40 @@ def test_each_stage_trains_its_own_part(shape):
     assert all(bool(torch.isfinite(v)) for v in net.validation_step(batch, generator()).values())
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+def test_networks_that_see_blocks_of_voxels_answer_at_the_images_resolution(shape):
+    net, batch = net_of(len(shape), vae_patch=2, registration_patch=2, vae_features=(8, 16)), batch_of(shape)
+    optimizers = net.optimizers()
+    for step in range(3):
+        net.training_step(batch, optimizers, lambda loss: loss.backward(), generator(step), step)
+    assert net.multiple == 8
+    assert net.encode(batch["target"]).shape[2:] == tuple(n // 4 for n in shape)
+    found = net.infer(batch, generator())
+    assert found.image.shape == batch["source"].shape
+    assert found.displacement.shape == (2, len(shape), *shape)
+    # What lies in blocks comes out where it was.
+    image = torch.arange(float(batch["target"].numel())).reshape(batch["target"].shape)
+    assert torch.equal(out_of_blocks(in_blocks(image, 2), 2), image)
+    block = in_blocks(image, 2)[(0, slice(None), *[0] * len(shape))]
+    assert torch.equal(block.sort().values, image[(0, 0, *[slice(2)] * len(shape))].flatten().sort().values)
+
+
 def test_the_fields_decoder_begins_as_the_images():
     net, batch = net_of(2), batch_of(SHAPES[0])
     optimizers = net.optimizers()
     for step in range(2):
         net.training_step(batch, optimizers, lambda loss: loss.backward(), generator(step), step)
-    net._begin_fields()
+    net.fields.begin_as(net.vae)
     latents = torch.randn(1, 3, 16, 12, generator=generator())
-    own, images = dict(net.fields.named_parameters()), net.vae.net.decoder.blocks
-    first = next(name for name in own if name.startswith("1.blocks.0"))
-    assert torch.equal(own[first], images[0].state_dict()[first.removeprefix("1.blocks.0.")])
+    for own, image in zip(net.fields.blocks[:-2], net.vae.net.decoder.blocks[:-2], strict=True):
+        assert all(torch.equal(p, q) for p, q in zip(own.parameters(), image.parameters(), strict=True))
     assert float(net.fields(latents).detach().abs().max()) < 0.2
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_velocity_folds_nowhere_and_the_inverse_is_one(shape):
     net, batch = net_of(len(shape), smoothing=1.5).eval(), batch_of(shape)
-    torch.nn.init.normal_(net.fields[1].blocks[-1].weight, std=0.2, generator=generator())
+    torch.nn.init.normal_(net.fields.blocks[-1].weight, std=0.2, generator=generator())
     found = net.infer(batch, generator())
     assert torch.allclose(found.image, kernels.warp(batch["source"], found.displacement))
     assert float(found.displacement.abs().max()) > 0.5
@@ -114,9 +132,29 @@ def test_without_a_field_the_atlas_is_drawn():
     assert found.image.shape == (2, 1, 32, 24)
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_decoder_that_is_told_begins_as_one_that_is_not(shape):
+    """And what it is told may change a field's length by any factor."""
+    net, batch = net_of(len(shape), told=True), batch_of(shape)
+    latents = torch.randn(2, 3, *(n // 2 for n in shape), generator=generator())
+    torch.nn.init.normal_(net.fields.blocks[-1].weight, std=0.3, generator=generator())
+    tokens = net.tokens(batch["conditions"])
+    before = net.field_of(latents, tokens)
+    torch.testing.assert_close(before, net.field_of(latents, tokens.flip(0)))
+    # The features before the last convolution, ten times for the first and none for the second.
+    scales = net.fields.told[-3]
+    read = net.fields.read(tokens.mean(dim=1)).detach()
+    towards = torch.linalg.lstsq(read, torch.tensor([[9.0], [-1.0]])).solution
+    with torch.no_grad():
+        scales.weight[: scales.out_features // 2] = towards.T
+    after = net.field_of(latents, tokens)
+    torch.testing.assert_close(after[0], 10 * before[0], rtol=1e-3, atol=1e-4)
+    assert float(after[1].detach().abs().max()) < 1e-3
+
+
 def test_draws_are_seeded_and_conditions_heard():
     net, batch = net_of(2).eval(), batch_of(SHAPES[0])
-    torch.nn.init.normal_(net.fields[1].blocks[-1].weight, std=0.15, generator=generator())
+    torch.nn.init.normal_(net.fields.blocks[-1].weight, std=0.15, generator=generator())
     for part in net.unet.parameters():
         if not bool(part.any()):
             # As it begins, attention's answer and the last convolution are 0.
@@ -133,7 +171,7 @@ def test_draws_are_seeded_and_conditions_heard():
 
 def test_an_atlas_may_be_the_mean_of_several_draws():
     net, batch = net_of(2, averaged=3).eval(), batch_of(SHAPES[0])
-    torch.nn.init.normal_(net.fields[1].blocks[-1].weight, std=0.3, generator=generator())
+    torch.nn.init.normal_(net.fields.blocks[-1].weight, std=0.3, generator=generator())
     found, draws = net.infer(batch, generator()), generator()
     with torch.no_grad():
         tokens = net.tokens(batch["conditions"])
@@ -153,9 +191,31 @@ def test_the_morphology_term_pulls_the_atlas_to_its_neighbours_middle():
         return moved
 
     net._velocity = velocity
-    found = net._apart(batch["source"], batch["near_target"])
+    found = net._apart(batch["source"], batch["near_target"], net._moved)
     torch.testing.assert_close(found[:, 0], torch.full((2, 32, 24), -1.0), atol=1e-4, rtol=0)
     assert not bool(found[:, 1].any())
+
+
+@pytest.mark.parametrize("field", ["velocity", "displacement"])
+def test_by_the_exact_gradient_a_field_comes_to_its_neighbours_middle(field):
+    """A registration network that tells how far each is, and has no gradient of its own."""
+    net, batch = net_of(2, gradient="exact", field=field), batch_of(SHAPES[0])
+    away = torch.tensor([2.0, -1.0]).reshape(1, 2, 1, 1)
+    made = torch.zeros(2, 2, 32, 24, requires_grad=True)
+
+    def velocity(moving, fixed):
+        # A neighbour lies 2 before and one 2 behind the place that the atlas is still to go to.
+        others = torch.tensor([[2.0, 0.0], [-2.0, 0.0]]).repeat(len(moving) // 2, 1).reshape(-1, 2, 1, 1)
+        return others + (away - made.detach()).repeat_interleave(2, dim=0)
+
+    net._velocity = velocity
+    for _ in range(20):
+        term = net._morphology(made, batch).square().sum(dim=1)
+        (gradient,) = torch.autograd.grad(term.sum(), made)
+        made.data -= 0.25 * gradient
+    # Half of what is left at every step; by the border a motion goes on as it is there.
+    torch.testing.assert_close(made.detach(), away.expand_as(made), atol=1e-3, rtol=0)
+    assert float(term.detach().mean()) < 1e-4
 
 
 def test_a_frugal_term_is_the_same():
@@ -164,7 +224,7 @@ def test_a_frugal_term_is_the_same():
         net, batch = net_of(2, frugal=frugal), batch_of(SHAPES[0])
         torch.nn.init.normal_(net.moved.conv.weight, std=0.1, generator=generator())
         atlas = batch["source"].requires_grad_()
-        term = net._apart(atlas, batch["near_target"]).square().sum()
+        term = net._apart(atlas, batch["near_target"], net._moved).square().sum()
         term.backward()
         assert float(term.detach()) > 0
         gradients.append(atlas.grad)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -21,9 +22,14 @@ def step_cost(method: str, recipe: str, dims: int, step: int, threads: int = 2) 
     """Seconds of training step ``step`` of a recipe at its own size, on noise, and the process's peak memory in GiB.
 
     For a method that is told conditions and sees neighbours. Nothing is learnt from noise: it costs what images cost.
+    Not a number and infinity where the machine's memory is too small.
     """
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(_stepped, method, recipe, dims, step, threads).result()
+        try:
+            return pool.submit(_stepped, method, recipe, dims, step, threads).result()
+        except BrokenProcessPool:
+            # The system ended it for its memory.
+            return float("nan"), float("inf")
 
 
 def _stepped(method: str, recipe: str, dims: int, step: int, threads: int) -> tuple[float, float]:

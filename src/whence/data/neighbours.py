@@ -18,8 +18,9 @@ class NeighbourDataset(Dataset):
     """Samples, each with ``count`` images of people drawn from ``pool`` by how near they are to its attributes.
 
     ``nearness`` gives weights (n,) of people's attributes (n, K) for those asked for (K,). In a share ``dropped`` of
-    cases an attribute is taken for unknown, for the sample and its neighbours alike. A sample is what the person's
-    holds, its ``conditions`` (K,), and ``near_target`` (count * C, *shape); the person may be among the neighbours.
+    cases an attribute is taken for unknown, for the sample and its neighbours alike. Neighbours of a volume's slice are
+    slices of its level, or of the next. A sample is what the person's holds, its ``conditions`` (K,), and
+    ``near_target`` (count * C, *shape); the person may be among the neighbours.
     Sample ``k`` is the same at each call, so that a resumed run sees what it would have seen.
     """
 
@@ -41,11 +42,20 @@ class NeighbourDataset(Dataset):
         asked = sample["conditions"]
         unknown = torch.rand(len(asked), generator=generator) < self.dropped
         asked = torch.where(unknown, torch.nan, asked)
-        weights = self._weights(asked)
+        level = self._level(self.people.slices[place])
+        near = self._weights(asked) * level
+        weights = near if bool(near.any()) else level
         # One may come twice: who is left when the near ones are taken is not near.
         drawn = torch.multinomial(weights, self.count, replacement=True, generator=generator)
         near = torch.cat([self.pool[int(place)]["target"] for place in drawn])
         return {**sample, "conditions": asked, "near_target": near}
+
+    def _level(self, own: int | None) -> torch.Tensor:
+        """1 for whom of the pool lies at a slice's level (n,), 0 for the others; 1 for all where images are whole."""
+        others = self.pool.slices
+        near = [own is None or level is None or abs(level - own) <= 1 for level in others]
+        # Where a level is one's own alone, all are as good as each other.
+        return torch.tensor(near, dtype=torch.float64) if any(near) else torch.ones(len(others), dtype=torch.float64)
 
     def _weights(self, asked: torch.Tensor) -> torch.Tensor:
         key = asked.numpy().tobytes()

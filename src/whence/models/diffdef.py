@@ -20,7 +20,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import torch
-from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from whence import kernels
@@ -30,7 +29,7 @@ from whence.models.diffdef_config import DiffDefConfig
 from whence.models.diffusion import scheduler, wanted
 from whence.models.method import Method, Neighbours, Prediction, frozen
 from whence.nets import RegistrationUNet, VelocityHead
-from whence.nets.autoencoder import KLAutoencoder
+from whence.nets.autoencoder import FieldDecoder, KLAutoencoder
 from whence.nets.diffusion import ConditionedUNet
 from whence.nets.tokens import AttributeTokens
 
@@ -63,15 +62,17 @@ class DiffDef(Method):
             )
         self.config, self.dims = config, dims
         self.attributes = attributes
-        self.vae = KLAutoencoder(dims, source_channels, config.vae_features, config.latent)
-        self.registration = RegistrationUNet(dims, 2 * source_channels, config.down, config.up)
-        self.moved = VelocityHead(dims, config.up[-1])
+        self.vae = KLAutoencoder(dims, source_channels, config.vae_features, config.latent, patch=config.vae_patch)
+        patch = config.registration_patch
+        self.registration = RegistrationUNet(dims, 2 * source_channels, config.down, config.up, patch)
+        self.moved = VelocityHead(dims, config.up[-1], patch=patch)
         self.tokens = AttributeTokens(attributes.kinds, config.width)
         self.unet = ConditionedUNet(dims, config.latent, config.features, config.blocks, config.attention, config.width)
-        self.fields = self.vae.field_decoder()
-        self.hints = nn.Linear(config.width, config.latent) if config.told else None
+        self.fields = FieldDecoder(self.vae, config.width if config.told else 0)
         self.multiple = max(self.vae.multiple * self.unet.multiple, self.registration.multiple)
         self.noise = self._solver("ddim")
+        # The stage that is trained, of which validation tells.
+        self.stage = 2
         # Latents are brought to a deviation of 1.
         self.register_buffer("scale", torch.tensor(1.0))
 
@@ -93,11 +94,7 @@ class DiffDef(Method):
 
     def field_of(self, latents: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         """Velocity, or displacement, (B, D, *spatial) in voxels, of latents and of tokens (B, K, width)."""
-        seen = latents / self.scale
-        if self.hints is not None:
-            hint = self.hints(tokens.mean(dim=1))
-            seen = seen + hint.reshape(*hint.shape, *[1] * self.dims)
-        field = self.fields(seen)
+        field = self.fields(latents / self.scale, tokens.mean(dim=1) if self.config.told else None)
         return kernels.gaussian(field, self.config.smoothing) if self.config.smoothing else field
 
     def displacements(self, field: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -141,8 +138,7 @@ class DiffDef(Method):
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
         c = self.config
-        last = [self.tokens, self.unet, self.fields, *([] if self.hints is None else [self.hints])]
-        parts = ([self.vae], [self.registration, self.moved], last)
+        parts = ([self.vae], [self.registration, self.moved], [self.tokens, self.unet, self.fields])
         rates = (c.vae_rate, c.registration_rate, c.learning_rate)
         return [
             torch.optim.AdamW([p for net in nets for p in net.parameters()], lr=rate)
@@ -159,10 +155,10 @@ class DiffDef(Method):
     ) -> dict[str, torch.Tensor]:
         c = self.config
         first, second = c.vae_steps, c.vae_steps + c.registration_steps
-        stage = (step >= first) + (step >= second)
+        self.stage = stage = (step >= first) + (step >= second)
         if step == second:
             # It begins as the decoder of images that the first stage has left.
-            self._begin_fields()
+            self.fields.begin_as(self.vae)
         terms = (self._images, self._registered, self._generated)[stage](batch, generator)
         loss = sum(weight * terms[name] for name, weight in self._weights(stage).items() if name in terms)
         optimizers[stage].zero_grad()
@@ -172,15 +168,16 @@ class DiffDef(Method):
 
     @torch.no_grad()
     def validation_step(self, batch: dict[str, torch.Tensor], generator: torch.Generator) -> dict[str, torch.Tensor]:
-        terms = (self._images(batch, generator, learn=False), self._registered(batch, generator))
-        return terms[0] | terms[1] | self._generated(batch, generator)
+        if self.stage == 0:
+            return self._images(batch, generator, learn=False)
+        return (self._registered if self.stage == 1 else self._generated)(batch, generator)
 
     def _weights(self, stage: int) -> dict[str, float]:
         c = self.config
         weights: tuple[dict[str, float], ...] = (
             {"image": 1.0, "kl": c.kl},
             {"similarity": 1.0, "smooth": c.registration_smoothness},
-            {"noise": 1.0, "morphology": c.morphology, "bending": c.bending},
+            {"noise": 1.0, "morphology": c.morphology, "bending": c.bending, "anchor": c.anchor},
         )
         return weights[stage]
 
@@ -199,8 +196,14 @@ class DiffDef(Method):
         return {"image": apart.abs().mean(), "kl": divergence.sum() / images.numel()}
 
     def _velocity(self, moving: torch.Tensor, fixed: torch.Tensor) -> torch.Tensor:
-        """Velocity (B, D, *spatial) by which the registration network carries one image onto another."""
-        return self.moved(self.registration(torch.cat([moving, fixed], dim=1)), moving.shape[2:])
+        """Velocity (B, D, *spatial) by which the registration network carries one image onto another.
+
+        By half of the difference of both directions' answers, which is 0 of an image to itself and turns its sign
+        with the direction: what the network would answer to anything moves no atlas.
+        """
+        shape = moving.shape[2:]
+        there = self.moved(self.registration(torch.cat([moving, fixed], dim=1)), shape)
+        return (there - self.moved(self.registration(torch.cat([fixed, moving], dim=1)), shape)) / 2
 
     def _registered(self, batch: dict[str, torch.Tensor], generator: torch.Generator) -> dict[str, torch.Tensor]:
         """Terms of the registration network, both directions, of the atlas or a person and another person."""
@@ -221,11 +224,26 @@ class DiffDef(Method):
             return terms
         latents = self.drawn(batch["source"].shape[2:], tokens, generator, self.config.through)
         field = self.field_of(latents, tokens)
-        carried = kernels.warp(batch["source"], self.displacements(field)[0])
-        with frozen([self.registration, self.moved]):
-            terms["morphology"] = self._apart(carried, batch["near_target"]).square().sum(dim=1).mean()
+        terms["morphology"] = self._morphology(field, batch).square().sum(dim=1).mean()
         terms["bending"] = bending_energy(field)
+        if self.config.anchor:
+            terms["anchor"] = (field - self._plain(batch)).square().sum(dim=1).mean()
         return terms
+
+    @torch.no_grad()
+    def _plain(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Mean field (B, D, *spatial) to the neighbours of the general atlas itself."""
+        answer = self._moved if self.config.field == "displacement" else self._velocity
+        return self._apart(batch["source"], batch["near_target"], answer)
+
+    def _morphology(self, field: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Mean displacement (B, D, *spatial) to the neighbours of the atlas that a field makes."""
+        exact = self.config.gradient == "exact"
+        with frozen([self.registration, self.moved]), torch.set_grad_enabled(torch.is_grad_enabled() and not exact):
+            carried = kernels.warp(batch["source"], self.displacements(field)[0])
+            apart = self._apart(carried, batch["near_target"], self._moved)
+        # What an exact registration would answer to a field that goes a little further: so much less.
+        return apart - (field - field.detach()) if exact else apart
 
     def _noise(self, images: torch.Tensor, tokens: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         with torch.no_grad():
@@ -235,23 +253,19 @@ class DiffDef(Method):
         answer = self.unet(self.noise.add_noise(clean, noise, step), step, tokens)
         return (answer - wanted(self.noise, clean, noise, step)).square().mean()
 
-    def _apart(self, atlas: torch.Tensor, near: torch.Tensor) -> torch.Tensor:
-        """Mean displacement (B, D, *spatial) of atlases' registrations to their neighbours (B, N * C, *spatial)."""
+    def _apart(
+        self, atlas: torch.Tensor, near: torch.Tensor, answer: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    ) -> torch.Tensor:
+        """Mean (B, D, *spatial) of what is answered to atlases and each of their neighbours (B, N * C, *spatial)."""
         people = near.unflatten(1, (-1, atlas.shape[1]))
         if self.config.frugal:
-            moved = [checkpoint(self._moved, atlas, person, use_reentrant=False) for person in people.unbind(dim=1)]
-            return torch.stack(moved).mean(dim=0)
+            found = [checkpoint(answer, atlas, person, use_reentrant=False) for person in people.unbind(dim=1)]
+            return torch.stack(found).mean(dim=0)
         moving = atlas[:, None].expand(-1, people.shape[1], *[-1] * (self.dims + 1)).flatten(0, 1)
-        return self._moved(moving, people.flatten(0, 1)).unflatten(0, people.shape[:2]).mean(dim=1)
+        return answer(moving, people.flatten(0, 1)).unflatten(0, people.shape[:2]).mean(dim=1)
 
     def _moved(self, moving: torch.Tensor, fixed: torch.Tensor) -> torch.Tensor:
         return kernels.exp(self._velocity(moving, fixed), self.config.squarings)
-
-    def _begin_fields(self) -> None:
-        """The field's decoder takes the weights of the image's, but for its last layer."""
-        known = nn.Sequential(self.vae.net.post_quant_conv, self.vae.net.decoder).state_dict()
-        own = self.fields.state_dict()
-        self.fields.load_state_dict(own | {n: v for n, v in known.items() if n in own and own[n].shape == v.shape})
 
     def _solver(self, name: str) -> Any:
         return scheduler(name, self.config.noise_steps, "scaled_linear", "v_prediction", clip=False, betas=BETAS)

@@ -16,11 +16,14 @@ _RANGES = (
     ("attention", 0, 8),
     ("width", 8, 8192),
     ("registration_smoothness", 0, 1e6),
+    ("vae_patch", 1, 8),
+    ("registration_patch", 1, 8),
     ("neighbours", 1, 1000),
     ("neighbour_width", 1e-3, 100),
     ("dropped", 0, 1),
     ("morphology", 0, 1e6),
     ("bending", 0, 1e6),
+    ("anchor", 0, 1e6),
     ("through", 0, 1000),
     ("smoothing", 0, 100),
     ("squarings", 0, 16),
@@ -37,6 +40,7 @@ class DiffDefConfig:
     Args:
         conditions: columns of the table that an atlas is asked for by: numbers, or words.
         vae_features: channels of the autoencoder, from the image's resolution down, multiples of 8.
+        vae_patch: voxels a side of the blocks that it sees, and its decoders answer with, as channels.
         latent: channels of its latents.
         vae_steps: training steps of the first stage, the autoencoder's.
         vae_rate: its learning rate.
@@ -46,6 +50,7 @@ class DiffDefConfig:
         registration_smoothness: weight of its velocity's gradient energy.
         down: features of its U-Net from full resolution down.
         up: features on the way back.
+        registration_patch: voxels a side of the blocks that it sees as channels: above 1 faster, its field coarser.
         features: channels of the denoiser, from the latents' resolution down, multiples of 8.
         blocks: residual blocks of the denoiser at each level.
         attention: how many of its deepest levels attend to the conditions.
@@ -60,6 +65,10 @@ class DiffDefConfig:
         neighbour_width: deviation of the Gaussian by which they are drawn, in deviations of the attributes.
         dropped: share of training samples in which an attribute is taken for unknown.
         morphology: weight of the squared mean displacement to the neighbours.
+        gradient: of that term: network passes it through the registration network, as published; exact takes it for one
+            that answers what is still to be gone, so that the field learns nothing that only deceives the network.
+        anchor: weight of the field's squared distance from the mean of the general atlas's own registrations to the
+            neighbours: what decides where the images show no motion.
         bending: weight of the field's bending energy, in voxels: of voxels twice as large it weighs 16 times as much
             against the morphology.
         frugal: whether neighbours are registered to one by one, and again for the gradient: the memory of one in place
@@ -74,6 +83,7 @@ class DiffDefConfig:
 
     conditions: tuple[str, ...] = ("age",)
     vae_features: tuple[int, ...] = (32, 64, 128, 128)
+    vae_patch: int = 1
     latent: int = 3
     vae_steps: int = 20_000
     vae_rate: float = 1e-4
@@ -83,6 +93,7 @@ class DiffDefConfig:
     registration_smoothness: float = 1.0
     down: tuple[int, ...] = (16, 32, 32, 32, 32)
     up: tuple[int, ...] = (32, 32, 32, 32, 16, 16)
+    registration_patch: int = 1
     features: tuple[int, ...] = (256, 512, 768)
     blocks: int = 2
     attention: int = 2
@@ -95,6 +106,8 @@ class DiffDefConfig:
     neighbour_width: float = 0.2
     dropped: float = 0.1
     morphology: float = 1.0
+    gradient: Literal["network", "exact"] = "network"
+    anchor: float = 0.0
     bending: float = 1.0
     frugal: bool = False
     through: int = 0

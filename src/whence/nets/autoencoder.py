@@ -8,6 +8,7 @@ from copy import deepcopy
 import torch
 from torch import nn
 
+from whence.nets.blocks import in_blocks, out_of_blocks
 from whence.nets.convolution import for_one_volume
 from whence.nets.pyramid import CONV
 
@@ -15,19 +16,22 @@ from whence.nets.pyramid import CONV
 class KLAutoencoder(nn.Module):
     """Images (B, channels, *spatial) -> means and deviations of latents (B, latent, *lower), and back.
 
-    ``features`` from the image's resolution down, each level half the one before; ``multiple`` divides the images.
+    ``features`` from the image's resolution down, each level half the one before; ``multiple`` divides the images. With
+    ``patch`` above 1 the finest level sees blocks of so many voxels a side as channels: a fraction of the time.
     """
 
-    def __init__(self, dims: int, channels: int, features: Sequence[int], latent: int, blocks: int = 1) -> None:
+    def __init__(
+        self, dims: int, channels: int, features: Sequence[int], latent: int, blocks: int = 1, patch: int = 1
+    ) -> None:
         from monai.networks.nets import AutoencoderKL
 
         super().__init__()
-        self.dims, self.features = dims, tuple(features)
-        self.multiple = 2 ** (len(features) - 1)
+        self.dims, self.features, self.patch = dims, tuple(features), patch
+        self.multiple = patch * 2 ** (len(features) - 1)
         net = AutoencoderKL(
             spatial_dims=dims,
-            in_channels=channels,
-            out_channels=channels,
+            in_channels=channels * patch**dims,
+            out_channels=channels * patch**dims,
             num_res_blocks=blocks,
             channels=tuple(features),
             attention_levels=(False,) * len(features),
@@ -40,21 +44,51 @@ class KLAutoencoder(nn.Module):
 
     def encode(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Means and deviations of the latents' distributions."""
-        return self.net.encode(images)
+        return self.net.encode(in_blocks(images, self.patch))
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """Images of latents."""
-        return self.net.decode(latents)
+        return out_of_blocks(self.net.decode(latents), self.patch)
 
-    def field_decoder(self) -> nn.Module:
-        """A copy of the decoder as it is, whose last convolution answers with D channels, almost 0 at first.
 
-        Without the last normalisation: of features whose deviation is 1 whatever the latents say, a field of an old
-        brain could not be many times that of a young one.
-        """
-        net = nn.Sequential(deepcopy(self.net.post_quant_conv), deepcopy(self.net.decoder))
-        last = CONV[self.dims](self.features[0], self.dims, 3, padding=1)
+class FieldDecoder(nn.Module):
+    """The decoder of an autoencoder, whose last convolution answers with a field (B, D, *spatial), almost 0 at first.
+
+    Without the last normalisation: of features whose deviation is 1 whatever the latents say, a field of an old
+    brain could not be many times that of a young one. With ``told`` above 0 it is told a vector (B, told) as well, of
+    which each level takes scales and shifts of its features: what moves, and how far, may then follow from it alone.
+    """
+
+    def __init__(self, vae: KLAutoencoder, told: int = 0) -> None:
+        super().__init__()
+        self.dims, self.patch = vae.dims, vae.patch
+        self.first = deepcopy(vae.net.post_quant_conv)
+        self.blocks = deepcopy(vae.net.decoder.blocks)
+        last = CONV[vae.dims](vae.features[0], vae.dims * vae.patch**vae.dims, 3, padding=1)
         nn.init.normal_(last.weight, std=1e-3)
         nn.init.zeros_(last.bias)
-        net[1].blocks[-2], net[1].blocks[-1] = nn.Identity(), last
-        return for_one_volume(net)
+        self.blocks[-2], self.blocks[-1] = nn.Identity(), last
+        self.read = nn.Sequential(nn.SiLU(), nn.Linear(told, told), nn.SiLU()) if told else None
+        levels = [b.out_channels if told and type(b).__name__ == "AEKLResBlock" else 0 for b in self.blocks]
+        self.told = nn.ModuleList(nn.Linear(told, 2 * n) if n else nn.Identity() for n in levels)
+        for part in self.told:
+            if isinstance(part, nn.Linear):
+                nn.init.zeros_(part.weight)
+                nn.init.zeros_(part.bias)
+        for_one_volume(self)
+
+    def forward(self, latents: torch.Tensor, told: torch.Tensor | None = None) -> torch.Tensor:
+        features = self.first(latents)
+        read = None if self.read is None or told is None else self.read(told)
+        for block, level in zip(self.blocks, self.told, strict=True):
+            features = block(features)
+            if read is not None and isinstance(level, nn.Linear):
+                scale, shift = level(read).reshape(len(read), 2, -1, *[1] * self.dims).unbind(dim=1)
+                features = features * (1 + scale) + shift
+        return out_of_blocks(features, self.patch)
+
+    def begin_as(self, vae: KLAutoencoder) -> None:
+        """Take the weights of the image's decoder, all but the last layer's."""
+        self.first.load_state_dict(vae.net.post_quant_conv.state_dict())
+        for own, known in zip(self.blocks[:-2], vae.net.decoder.blocks[:-2], strict=True):
+            own.load_state_dict(known.state_dict())

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from whence.nets.blocks import in_blocks, out_of_blocks
 from whence.nets.convolution import for_one_volume
 
 
@@ -32,7 +33,7 @@ class DenoisingUNet(nn.Module):
 
         super().__init__()
         levels = len(features)
-        self.dims, self.patch = dims, patch
+        self.patch = patch
         self.multiple = patch * 2 ** (levels - 1)
         net = DiffusionModelUNet(
             spatial_dims=dims,
@@ -47,11 +48,7 @@ class DenoisingUNet(nn.Module):
         self.net = for_one_volume(net)
 
     def forward(self, images: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
-        from monai.networks.utils import pixelshuffle, pixelunshuffle
-
-        if self.patch == 1:
-            return self.net(images, steps)
-        return pixelshuffle(self.net(pixelunshuffle(images, self.dims, self.patch), steps), self.dims, self.patch)
+        return out_of_blocks(self.net(in_blocks(images, self.patch), steps), self.patch)
 
 
 class ConditionedUNet(nn.Module):

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from whence.nets.blocks import out_of_blocks
 from whence.nets.convolution import Conv3d
 
 CONV: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: Conv3d}
@@ -83,19 +84,20 @@ class Decoder(nn.Module):
 class VelocityHead(nn.Module):
     """Features at 1/scale of the image -> velocity (B, D, *spatial) in voxels of the image.
 
-    Starts at (almost) zero, so that training starts from the identity.
+    Starts at (almost) zero, so that training starts from the identity. With ``patch`` above 1 each feature answers for
+    a block of so many voxels a side, where ``scale`` interpolates.
     """
 
-    def __init__(self, dims: int, inputs: int, scale: int = 1) -> None:
+    def __init__(self, dims: int, inputs: int, scale: int = 1, patch: int = 1) -> None:
         super().__init__()
         self.mode = LINEAR[dims]
-        self.scale = scale
-        self.conv = CONV[dims](inputs, dims, 3, padding=1)
+        self.scale, self.patch = scale, patch
+        self.conv = CONV[dims](inputs, dims * patch**dims, 3, padding=1)
         nn.init.normal_(self.conv.weight, std=1e-5)
         nn.init.zeros_(self.conv.bias)
 
     def forward(self, features: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
-        velocity = self.conv(features)
+        velocity = out_of_blocks(self.conv(features), self.patch)
         if self.scale > 1:
             velocity = F.interpolate(velocity, size=tuple(shape), mode=self.mode, align_corners=False)
         # Eight bits of bfloat16 would leave steps of half a voxel in a motion of a hundred.

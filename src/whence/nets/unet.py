@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from whence.nets.blocks import in_blocks
 from whence.nets.pyramid import CONV, LINEAR
 
 
@@ -15,16 +16,20 @@ class RegistrationUNet(nn.Module):
     """Images (B, inputs, *spatial) -> features (B, up[-1], *spatial).
 
     ``down`` are the features from full resolution, each level half the one before; ``up`` those on the way
-    back, as many as there are halvings and then at full resolution.
+    back, as many as there are halvings and then at full resolution. With ``patch`` above 1 the network sees blocks of
+    so many voxels a side as channels, and its features are at 1/``patch`` of the images' resolution: a fraction of the
+    time for fields that are smooth over a few voxels.
     """
 
-    def __init__(self, dims: int, inputs: int, down: Sequence[int], up: Sequence[int]) -> None:
+    def __init__(self, dims: int, inputs: int, down: Sequence[int], up: Sequence[int], patch: int = 1) -> None:
         super().__init__()
+        self.patch = patch
+        inputs *= patch**dims
         halvings = len(down) - 1
         if halvings < 1 or len(up) <= halvings:
             raise ValueError(f"expected at least two levels down and one more up; got {list(down)} and {list(up)}")
         self.mode = LINEAR[dims]
-        self.multiple = 2**halvings
+        self.multiple = patch * 2**halvings
 
         def layer(before: int, after: int, stride: int = 1) -> nn.Sequential:
             return nn.Sequential(
@@ -47,7 +52,7 @@ class RegistrationUNet(nn.Module):
         self.rest = nn.Sequential(*rest)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        skips = []
+        images, skips = in_blocks(images, self.patch), []
         for layer in self.down:
             images = layer(images)
             skips.append(images)
