@@ -6,7 +6,8 @@ import pytest
 
 from whence import cli
 from whence.data.phantom import write_phantom
-from whence.io import read, read_labels
+from whence.io import read, read_labels, write
+from whence.space import Grid, Volume
 from whence.trace import Trace
 
 SMALL = "--vae_features [8,16] --features [16,32] --blocks 1 --attention 1 --width 16 --down [8,16] --up [16,8]"
@@ -54,6 +55,23 @@ def test_rows_bring_their_conditions(run, tmp_path):
     assert cli.main(["evaluate", str(run), "--data", str(table), "--out", str(tmp_path / "e")]) == 0
     header = (tmp_path / "e" / "metrics.csv").read_text().splitlines()[0]
     assert "dice" in header
+
+
+def test_a_condition_that_nobody_had_is_said(run, tmp_path, capsys):
+    assert cli.main(["atlas", str(run), "--condition", "age=400", "--out", str(tmp_path / "old")]) == 0
+    assert "note: age=400 lies" in capsys.readouterr().out
+    assert cli.main(["atlas", str(run), "--sweep", "age=40:60:10", "--out", str(tmp_path / "ages")]) == 0
+    assert "note: age" not in capsys.readouterr().out
+
+
+def test_an_atlas_that_lies_elsewhere_is_refused(run, tmp_path, capsys):
+    own = read(run / "general.nii.gz")
+    affine = own.grid.affine.copy()
+    affine[0, 2] += 90
+    write(Volume(own.tensor, Grid(own.grid.shape, affine)), tmp_path / "away.nii.gz")
+    words = ["atlas", str(run), "--image", str(tmp_path / "away.nii.gz"), "--out", str(tmp_path / "x")]
+    assert cli.main(words) == 2
+    assert "lies 90 mm from" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,10 @@ from whence.train.run import check_alone, check_folder, load
 GENERAL, LABELS, NAMES = "general.nii.gz", "general_labels.nii.gz", "label_names.yaml"
 MOST = 200
 LEAST_DETERMINANT = 1e-3
+# Deviations from the mean of people beyond which hardly anybody was seen.
+UNSEEN = 2.5
+# Of the middles of two general atlases, mm.
+FAR = 40.0
 
 
 def keep_general(rows: PairsTable, run: Path) -> None:
@@ -76,6 +80,14 @@ def write_atlas(
     if swept in asked:
         raise InputError(f"{swept} is given as a condition and as a sweep; expected one of them")
     atlas = _general(run, image)
+    for name in {*asked, swept} & set(known.numbers):
+        mean, deviation = known.numbers[name]
+        beyond = max((abs(float(v) - mean) / deviation, float(v)) for v in (values if name == swept else [asked[name]]))
+        if beyond[0] > UNSEEN:
+            print(
+                f"note: {name}={beyond[1]:g} lies {beyond[0]:.1f} deviations from the mean of those learnt from "
+                f"({mean:.4g} ± {deviation:.2g}): what is drawn there is a guess"
+            )
     beside = labels if labels is not None else (run / LABELS if image is None and (run / LABELS).is_file() else None)
     carried = None if beside is None else read_labels(beside)
     names = load_yaml(run / NAMES) if labels is None and (run / NAMES).is_file() else {}
@@ -132,8 +144,19 @@ def volumes(labels: Volume) -> dict[str, float]:
 
 
 def _general(run: Path, image: str | Path | None) -> Volume:
+    """The general atlas of a run, or another that lies where that one does."""
     if image is not None:
-        return read_image(image)
+        given = read_image(image)
+        own = read(run / GENERAL).grid if (run / GENERAL).is_file() else given.grid
+        if given.dims != own.dims:
+            raise InputError(f"{image} is {given.dims}D; expected a {own.dims}D atlas, as the one of {run}")
+        away = float(np.linalg.norm(given.grid.centre - own.centre))
+        if away > FAR:
+            raise InputError(
+                f"the middle of {image} lies {away:.0f} mm from that of the atlas that {run} was trained with; expected "
+                f"one that lies where that does, within {FAR:g} mm"
+            )
+        return given
     if not (run / GENERAL).is_file():
         raise InputError(f"{run} keeps no {GENERAL}: its rows had several sources; expected the atlas as --image")
     return read_image(run / GENERAL)
