@@ -153,8 +153,8 @@ def _general(run: Path, image: str | Path | None) -> Volume:
         away = float(np.linalg.norm(given.grid.centre - own.centre))
         if away > FAR:
             raise InputError(
-                f"the middle of {image} lies {away:.0f} mm from that of the atlas that {run} was trained with; expected "
-                f"one that lies where that does, within {FAR:g} mm"
+                f"the middle of {image} lies {away:.0f} mm from that of the atlas that {run} was trained with; "
+                f"expected one that lies where that does, within {FAR:g} mm"
             )
         return given
     if not (run / GENERAL).is_file():
