@@ -232,9 +232,16 @@ class DiffDef(Method):
 
     @torch.no_grad()
     def _plain(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Mean field (B, D, *spatial) to the neighbours of the general atlas itself."""
-        answer = self._moved if self.config.field == "displacement" else self._velocity
-        return self._apart(batch["source"], batch["near_target"], answer)
+        """Mean field (B, D, *spatial) to the neighbours of the general atlas itself, in two rounds.
+
+        What is left after the first is what the registration, held to smooth fields, falls short of.
+        """
+        atlas, near = batch["source"], batch["near_target"]
+        if self.config.field == "displacement":
+            first = self._apart(atlas, near, self._moved)
+            return kernels.compose(self._apart(kernels.warp(atlas, first), near, self._moved), first)
+        first = self._apart(atlas, near, self._velocity)
+        return first + self._apart(kernels.warp(atlas, self.displacements(first)[0]), near, self._velocity)
 
     def _morphology(self, field: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """Mean displacement (B, D, *spatial) to the neighbours of the atlas that a field makes."""

@@ -68,7 +68,7 @@ class DiffDefConfig:
         gradient: of that term: network passes it through the registration network, as published; exact takes it for one
             that answers what is still to be gone, so that the field learns nothing that only deceives the network.
         anchor: weight of the field's squared distance from the mean of the general atlas's own registrations to the
-            neighbours: what decides where the images show no motion.
+            neighbours, in two rounds: what decides where the images show no motion.
         bending: weight of the field's bending energy, in voxels: of voxels twice as large it weighs 16 times as much
             against the morphology.
         frugal: whether neighbours are registered to one by one, and again for the gradient: the memory of one in place
