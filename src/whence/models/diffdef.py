@@ -134,7 +134,8 @@ class DiffDef(Method):
         if self.config.field == "image":
             return Prediction(drawn.clamp(-1, 1))
         forward, backward = self.displacements(drawn)
-        return Prediction(kernels.warp(atlas, forward), forward, backward)
+        # A finer atlas keeps its detail: nothing of it is drawn.
+        return Prediction(kernels.warp(atlas, forward), forward, backward, carried=True)
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
         c = self.config
