@@ -218,6 +218,33 @@ def test_by_the_exact_gradient_a_field_comes_to_its_neighbours_middle(field):
     assert float(term.detach().mean()) < 1e-4
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_registration_is_its_own_inverse(shape):
+    net, batch = net_of(len(shape)), batch_of(shape)
+    torch.nn.init.normal_(net.moved.conv.weight, std=0.3, generator=generator())
+    torch.nn.init.constant_(net.moved.conv.bias, 2.0)
+    one, other = batch["source"], batch["target"]
+    there = net._velocity(one, other)
+    assert float(there.detach().abs().max()) > 0.01
+    torch.testing.assert_close(there, -net._velocity(other, one))
+    assert not bool(net._velocity(one, one).any())
+
+
+@pytest.mark.parametrize("field", ["velocity", "displacement"])
+def test_the_anchor_is_what_two_rounds_find(field):
+    """A registration that goes half of the way: after two rounds three quarters of it."""
+    net, batch = net_of(2, gradient="exact", field=field, anchor=1.0), batch_of(SHAPES[0])
+    rounds = iter((0.5, 0.25))
+
+    def velocity(moving, fixed):
+        return torch.tensor([2.0, -1.0]).reshape(1, 2, 1, 1).expand(len(moving), 2, 32, 24) * next(rounds)
+
+    net._velocity = velocity
+    found = net._plain(batch)
+    expected = torch.tensor([1.5, -0.75]).reshape(1, 2, 1, 1).expand_as(found)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+
+
 def test_a_frugal_term_is_the_same():
     gradients = []
     for frugal in (False, True):

@@ -30,6 +30,7 @@ class NeighbourDataset(Dataset):
         self.people, self.pool, self.frame = people, pool, people.frame
         self.count, self.nearness, self.dropped, self.seed = count, nearness, dropped, seed
         self.attributes = torch.stack([sample["conditions"] for sample in pool.samples])
+        self.levels = torch.tensor([float("nan") if place is None else place for place in pool.slices])
         self.weights: dict[bytes, torch.Tensor] = {}
 
     def __len__(self) -> int:
@@ -52,10 +53,12 @@ class NeighbourDataset(Dataset):
 
     def _level(self, own: int | None) -> torch.Tensor:
         """1 for whom of the pool lies at a slice's level (n,), 0 for the others; 1 for all where images are whole."""
-        others = self.pool.slices
-        near = [own is None or level is None or abs(level - own) <= 1 for level in others]
+        if own is None:
+            return torch.ones(len(self.levels), dtype=torch.float64)
+        # No comparison holds of NaN, a whole image.
+        near = (~((self.levels - own).abs() > 1)).double()
         # Where a level is one's own alone, all are as good as each other.
-        return torch.tensor(near, dtype=torch.float64) if any(near) else torch.ones(len(others), dtype=torch.float64)
+        return near if bool(near.any()) else torch.ones_like(near)
 
     def _weights(self, asked: torch.Tensor) -> torch.Tensor:
         key = asked.numpy().tobytes()

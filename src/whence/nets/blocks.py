@@ -7,13 +7,18 @@ import torch
 
 def in_blocks(images: torch.Tensor, patch: int) -> torch.Tensor:
     """Images (B, C, *spatial) -> (B, C * patch^D, *spatial / patch), sides divisible by ``patch``."""
+    if patch == 1:
+        # Networks that see voxels need no MONAI.
+        return images
     from monai.networks.utils import pixelunshuffle
 
-    return images if patch == 1 else pixelunshuffle(images, images.ndim - 2, patch)
+    return pixelunshuffle(images, images.ndim - 2, patch)
 
 
 def out_of_blocks(features: torch.Tensor, patch: int) -> torch.Tensor:
     """Features (B, C * patch^D, *spatial) -> (B, C, *spatial * patch): what undoes ``in_blocks``."""
+    if patch == 1:
+        return features
     from monai.networks.utils import pixelshuffle
 
-    return features if patch == 1 else pixelshuffle(features, features.ndim - 2, patch)
+    return pixelshuffle(features, features.ndim - 2, patch)

@@ -80,7 +80,7 @@ def write_atlas(
     if swept in asked:
         raise InputError(f"{swept} is given as a condition and as a sweep; expected one of them")
     atlas = _general(run, image)
-    for name in {*asked, swept} & set(known.numbers):
+    for name in (n for n in known.numbers if n in asked or n == swept):
         mean, deviation = known.numbers[name]
         beyond = max((abs(float(v) - mean) / deviation, float(v)) for v in (values if name == swept else [asked[name]]))
         if beyond[0] > UNSEEN:
