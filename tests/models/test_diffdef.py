@@ -142,7 +142,7 @@ def test_a_decoder_that_is_told_begins_as_one_that_is_not(shape):
     before = net.field_of(latents, tokens)
     torch.testing.assert_close(before, net.field_of(latents, tokens.flip(0)))
     # The features before the last convolution, ten times for the first and none for the second.
-    scales = net.fields.told[-3]
+    scales = net.fields.told[str(len(net.fields.blocks) - 3)]
     read = net.fields.read(tokens.mean(dim=1)).detach()
     towards = torch.linalg.lstsq(read, torch.tensor([[9.0], [-1.0]])).solution
     with torch.no_grad():

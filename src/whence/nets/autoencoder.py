@@ -60,6 +60,8 @@ class FieldDecoder(nn.Module):
     """
 
     def __init__(self, vae: KLAutoencoder, told: int = 0) -> None:
+        from monai.networks.nets.autoencoderkl import AEKLResBlock
+
         super().__init__()
         self.dims, self.patch = vae.dims, vae.patch
         self.first = deepcopy(vae.net.post_quant_conv)
@@ -69,21 +71,27 @@ class FieldDecoder(nn.Module):
         nn.init.zeros_(last.bias)
         self.blocks[-2], self.blocks[-1] = nn.Identity(), last
         self.read = nn.Sequential(nn.SiLU(), nn.Linear(told, told), nn.SiLU()) if told else None
-        levels = [b.out_channels if told and type(b).__name__ == "AEKLResBlock" else 0 for b in self.blocks]
-        self.told = nn.ModuleList(nn.Linear(told, 2 * n) if n else nn.Identity() for n in levels)
-        for part in self.told:
-            if isinstance(part, nn.Linear):
-                nn.init.zeros_(part.weight)
-                nn.init.zeros_(part.bias)
+        # By the place of the block whose features they scale and shift.
+        self.told = nn.ModuleDict(
+            {
+                str(n): nn.Linear(told, 2 * b.out_channels)
+                for n, b in enumerate(self.blocks)
+                if isinstance(b, AEKLResBlock)
+            }
+            if told
+            else {}
+        )
+        for part in self.told.parameters():
+            nn.init.zeros_(part)
         for_one_volume(self)
 
     def forward(self, latents: torch.Tensor, told: torch.Tensor | None = None) -> torch.Tensor:
         features = self.first(latents)
         read = None if self.read is None or told is None else self.read(told)
-        for block, level in zip(self.blocks, self.told, strict=True):
+        for place, block in enumerate(self.blocks):
             features = block(features)
-            if read is not None and isinstance(level, nn.Linear):
-                scale, shift = level(read).reshape(len(read), 2, -1, *[1] * self.dims).unbind(dim=1)
+            if read is not None and str(place) in self.told:
+                scale, shift = self.told[str(place)](read).reshape(len(read), 2, -1, *[1] * self.dims).unbind(dim=1)
                 features = features * (1 + scale) + shift
         return out_of_blocks(features, self.patch)
 
