@@ -146,7 +146,7 @@ def test_a_decoder_that_is_told_begins_as_one_that_is_not(shape):
     read = net.fields.read(tokens.mean(dim=1)).detach()
     towards = torch.linalg.lstsq(read, torch.tensor([[9.0], [-1.0]])).solution
     with torch.no_grad():
-        scales.weight[: scales.out_features // 2] = towards.T
+        scales.read.weight[: scales.parts[0]] = towards.T
     after = net.field_of(latents, tokens)
     torch.testing.assert_close(after[0], 10 * before[0], rtol=1e-3, atol=1e-4)
     assert float(after[1].detach().abs().max()) < 1e-3
@@ -259,6 +259,19 @@ def test_a_frugal_term_is_the_same():
     torch.testing.assert_close(*gradients, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("stage", [0, 2])
+def test_a_frugal_step_is_the_same(stage):
+    steps = []
+    for frugal in (False, True):
+        net, batch = net_of(2, frugal=frugal, told=True), batch_of(SHAPES[0])
+        terms = net.training_step(batch, net.optimizers(), lambda loss: loss.backward(), generator(), stage)
+        steps.append((terms, {n: p.grad for n, p in net.named_parameters() if p.grad is not None}))
+    (terms, plain), (others, frugal) = steps
+    torch.testing.assert_close(terms, others)
+    assert plain.keys() == frugal.keys()
+    torch.testing.assert_close(plain, frugal, atol=1e-6, rtol=1e-4)
+
+
 def test_the_published_recipe_takes_a_step_of_each_stage_in_the_plane():
     model, train = read_recipe("diffdef-paper", DiffDef)
     assert (train.size, train.batch_size, model.neighbours) == ((160, 224, 160), 1, 15)
@@ -311,6 +324,7 @@ def test_what_makes_no_model_is_said():
         ({"neighbours": 0}, "neighbours must lie between"),
         ({"solver": "euler"}, "unknown solver"),
         ({"through": 30}, "at most 20 through"),
+        ({"maps": 4}, "weighed by conditions that the decoder is told"),
     ]:
         with pytest.raises(ValueError, match=reason):
             DiffDefConfig(**options)

@@ -55,7 +55,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "Diff-Def": OURS,
     "Diff-Def, a displacement": {**OURS, "field": "displacement"},
     "Diff-Def, the published gradient, no anchor": {**OURS, "gradient": "network", "anchor": 0.0},
-    "Diff-Def, the decoder told nothing": {**OURS, "told": False},
+    "Diff-Def, the decoder told nothing": {**OURS, "told": False, "maps": 0},
+    "Diff-Def, the decoder without maps": {**OURS, "maps": 0},
     "Diff-Def without morphology preservation": {**OURS, "morphology": 0.0, "anchor": 0.0},
     "Diff-Def, 1 neighbour": {**OURS, "neighbours": 1},
     "Diff-Def, 5 neighbours": {**OURS, "neighbours": 5},
@@ -130,7 +131,9 @@ def measure(row: Row, data: Path, work: Path) -> dict[str, Any]:
         averaged = _Average(people.split("train"), settings["count"])
         atlas = lambda conditions: _carried(general, averaged(conditions))  # noqa: E731
     else:
-        atlas = _learnt(settings, _without(table, unseen) if unseen else table, dims, steps, work)
+        known = _without(table, unseen) if unseen else table
+        # All that learn from everybody begin with one autoencoder and one registration network.
+        atlas = _learnt(settings, known, dims, steps, work, None if unseen else table.parent / "begun")
     return _judged(atlas, people, means, unseen, "ventricular_volume" in row.settings.get("conditions", ()))
 
 
@@ -187,7 +190,9 @@ def _judged(
     return cells
 
 
-def _learnt(settings: dict[str, Any], table: Path, dims: int, steps: int, work: Path) -> Atlas:
+def _learnt(
+    settings: dict[str, Any], table: Path, dims: int, steps: int, work: Path, begun: Path | None = None
+) -> Atlas:
     """The atlas that a trained method gives, by its own field or one that is found for it."""
     settings = dict(settings)
     method = settings.pop("method")
@@ -196,6 +201,8 @@ def _learnt(settings: dict[str, Any], table: Path, dims: int, steps: int, work: 
         settings |= {"steps": steps, "save_every": steps}
         settings |= {"vae_steps": 4, "registration_steps": 4, "solver_steps": 3} if method == "diffdef" else {}
     recipe = f"{method}-cpu" if dims == 2 or method != "diffdef" else f"{method}-cpu-3d"
+    if method == "diffdef" and begun:
+        settings = _begun(settings, table, recipe, begun)
     predictor = load(fit(method, table, work / "run", *read_recipe(recipe, chosen, **settings)))
     general = read_image(read_pairs(table).rows[0].path("source"))
 
@@ -204,6 +211,16 @@ def _learnt(settings: dict[str, Any], table: Path, dims: int, steps: int, work: 
         return Made(trace.displacement, trace.image)
 
     return atlas
+
+
+def _begun(settings: dict[str, Any], table: Path, recipe: str, kept: Path) -> dict[str, Any]:
+    """Settings of the third stage alone, on the first two of a run that all rows of a cohort begin with."""
+    method = find_method("diffdef")
+    sizes = {name: settings[name] for name in ("vae_steps", "registration_steps") if name in settings}
+    model, train = read_recipe(recipe, method, **sizes)
+    first = sum(method.stages(model))
+    fit("diffdef", table, kept, model, replace(train, steps=first + 1))
+    return {**settings, "steps": settings.get("steps", train.steps) - first, "pretrained": str(kept)}
 
 
 def _carried(general: Volume, field: Displacement) -> Made:

@@ -17,12 +17,14 @@ of which may be unknown, where the document writes them as text.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import Any, ClassVar
 
 import torch
 from torch.utils.checkpoint import checkpoint
 
 from whence import kernels
+from whence.errors import InputError
 from whence.losses import bending_energy, gradient_energy, make_similarity
 from whence.models.attributes import Attributes
 from whence.models.diffdef_config import DiffDefConfig
@@ -62,13 +64,14 @@ class DiffDef(Method):
             )
         self.config, self.dims = config, dims
         self.attributes = attributes
-        self.vae = KLAutoencoder(dims, source_channels, config.vae_features, config.latent, patch=config.vae_patch)
+        blocks = {"patch": config.vae_patch, "frugal": config.frugal}
+        self.vae = KLAutoencoder(dims, source_channels, config.vae_features, config.latent, **blocks)
         patch = config.registration_patch
         self.registration = RegistrationUNet(dims, 2 * source_channels, config.down, config.up, patch)
         self.moved = VelocityHead(dims, config.up[-1], patch=patch)
         self.tokens = AttributeTokens(attributes.kinds, config.width)
         self.unet = ConditionedUNet(dims, config.latent, config.features, config.blocks, config.attention, config.width)
-        self.fields = FieldDecoder(self.vae, config.width if config.told else 0)
+        self.fields = FieldDecoder(self.vae, config.width if config.told else 0, config.maps)
         self.multiple = max(self.vae.multiple * self.unet.multiple, self.registration.multiple)
         self.noise = self._solver("ddim")
         # The stage that is trained, of which validation tells.
@@ -86,7 +89,23 @@ class DiffDef(Method):
 
     @classmethod
     def stages(cls, config: DiffDefConfig) -> tuple[int, ...]:
-        return (config.vae_steps, config.registration_steps)
+        return () if config.pretrained else (config.vae_steps, config.registration_steps)
+
+    def bind(self, load: Callable[[str], Any]) -> None:
+        if not self.config.pretrained:
+            return
+        known, place = load(self.config.pretrained).method, self.config.pretrained
+        if known.name != self.name:
+            raise InputError(f"{place} is a run of {known.name!r}; expected one of {self.name!r} to begin with")
+        for part in ("vae", "registration", "moved"):
+            try:
+                getattr(self, part).load_state_dict(getattr(known, part).state_dict())
+            except RuntimeError as error:
+                raise InputError(
+                    f"{place} cannot be begun with: its {part} has other sizes than these options ask for; "
+                    "expected the same vae_..., down, up and registration_patch"
+                ) from error
+        self.scale.copy_(known.scale)
 
     def encode(self, images: torch.Tensor) -> torch.Tensor:
         """Latents (B, L, *lower) of images (B, C, *spatial): the means of their distributions."""
@@ -155,9 +174,9 @@ class DiffDef(Method):
         step: int = 0,
     ) -> dict[str, torch.Tensor]:
         c = self.config
-        first, second = c.vae_steps, c.vae_steps + c.registration_steps
-        self.stage = stage = (step >= first) + (step >= second)
-        if step == second:
+        ends = [0, 0] if c.pretrained else list(accumulate(self.stages(c)))
+        self.stage = stage = sum(step >= end for end in ends)
+        if step == ends[-1]:
             # It begins as the decoder of images that the first stage has left.
             self.fields.begin_as(self.vae)
         terms = (self._images, self._registered, self._generated)[stage](batch, generator)

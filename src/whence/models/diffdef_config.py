@@ -18,6 +18,7 @@ _RANGES = (
     ("registration_smoothness", 0, 1e6),
     ("vae_patch", 1, 8),
     ("registration_patch", 1, 8),
+    ("maps", 0, 256),
     ("neighbours", 1, 1000),
     ("neighbour_width", 1e-3, 100),
     ("dropped", 0, 1),
@@ -39,6 +40,8 @@ class DiffDefConfig:
 
     Args:
         conditions: columns of the table that an atlas is asked for by: numbers, or words.
+        pretrained: a finished run of this method whose autoencoder and registration network are taken instead of
+            learnt: the first two stages fall away, so that the third can be tried in several ways.
         vae_features: channels of the autoencoder, from the image's resolution down, multiples of 8.
         vae_patch: voxels a side of the blocks that it sees, and its decoders answer with, as channels.
         latent: channels of its latents.
@@ -56,6 +59,8 @@ class DiffDefConfig:
         attention: how many of its deepest levels attend to the conditions.
         width: of the vectors that they attend to.
         told: whether the field's decoder is told the conditions as well, and need not read them from the latents.
+        maps: how many learnt maps of features over the frame each level of that decoder has, which conditions weigh,
+            if it is told them: what moves with the condition alone need not be seen in the latents.
         field: velocity, whose exponential is a diffeomorphism, or displacement, which may fold; image has no field and
             draws the atlas itself, what the document compares with.
         smoothing: deviation, in voxels, of the Gaussian under which the decoder's answer becomes the field: a velocity
@@ -71,8 +76,8 @@ class DiffDefConfig:
             neighbours, in two rounds: what decides where the images show no motion.
         bending: weight of the field's bending energy, in voxels: of voxels twice as large it weighs 16 times as much
             against the morphology.
-        frugal: whether neighbours are registered to one by one, and again for the gradient: the memory of one in place
-            of all, a third more time.
+        frugal: whether neighbours are registered to one by one, and these and the autoencoder's blocks computed again
+            for the gradient: a fraction of the memory, a third more time.
         through: of the last solver steps how many let the gradient of what the field does pass to the denoiser.
         noise_steps: steps of the noise schedule.
         solver: ddim, or dpm for DPM-Solver++.
@@ -82,6 +87,7 @@ class DiffDefConfig:
     """
 
     conditions: tuple[str, ...] = ("age",)
+    pretrained: str = ""
     vae_features: tuple[int, ...] = (32, 64, 128, 128)
     vae_patch: int = 1
     latent: int = 3
@@ -99,6 +105,7 @@ class DiffDefConfig:
     attention: int = 2
     width: int = 1024
     told: bool = False
+    maps: int = 0
     field: Literal["velocity", "displacement", "image"] = "velocity"
     smoothing: float = 1.0
     squarings: int = 7
@@ -131,6 +138,10 @@ class DiffDefConfig:
                 raise ValueError(f"{name} must lie between {least:g} and {most:g}; got {getattr(self, name)}")
         if self.solver not in SOLVERS:
             raise ValueError(f"unknown solver {self.solver!r}; expected one of {', '.join(SOLVERS)}")
+        if self.maps and not self.told:
+            raise ValueError(
+                f"maps are weighed by conditions that the decoder is told; got {self.maps} maps, told false"
+            )
         for name, most in (("solver_steps", self.noise_steps), ("through", self.solver_steps)):
             if getattr(self, name) > most:
                 raise ValueError(f"expected at most {most} {name}; got {getattr(self, name)}")

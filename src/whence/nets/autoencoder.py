@@ -7,6 +7,8 @@ from copy import deepcopy
 
 import torch
 from torch import nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from whence.nets.blocks import in_blocks, out_of_blocks
 from whence.nets.convolution import for_one_volume
@@ -17,16 +19,24 @@ class KLAutoencoder(nn.Module):
     """Images (B, channels, *spatial) -> means and deviations of latents (B, latent, *lower), and back.
 
     ``features`` from the image's resolution down, each level half the one before; ``multiple`` divides the images. With
-    ``patch`` above 1 the finest level sees blocks of so many voxels a side as channels: a fraction of the time.
+    ``patch`` above 1 the finest level sees blocks of so many voxels a side as channels: a fraction of the time. A
+    ``frugal`` one computes each block again for the gradient and keeps nothing of its inside: a fraction of the memory.
     """
 
     def __init__(
-        self, dims: int, channels: int, features: Sequence[int], latent: int, blocks: int = 1, patch: int = 1
+        self,
+        dims: int,
+        channels: int,
+        features: Sequence[int],
+        latent: int,
+        blocks: int = 1,
+        patch: int = 1,
+        frugal: bool = False,
     ) -> None:
         from monai.networks.nets import AutoencoderKL
 
         super().__init__()
-        self.dims, self.features, self.patch = dims, tuple(features), patch
+        self.dims, self.features, self.patch, self.frugal = dims, tuple(features), patch, frugal
         self.multiple = patch * 2 ** (len(features) - 1)
         net = AutoencoderKL(
             spatial_dims=dims,
@@ -44,26 +54,65 @@ class KLAutoencoder(nn.Module):
 
     def encode(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Means and deviations of the latents' distributions."""
-        return self.net.encode(in_blocks(images, self.patch))
+        features = in_blocks(images, self.patch)
+        for block in self.net.encoder.blocks:
+            features = _through(block, features, self.frugal)
+        # MONAI's bounds, between which a deviation is finite.
+        logarithm = self.net.quant_conv_log_sigma(features).clamp(-30, 20)
+        return self.net.quant_conv_mu(features), (logarithm / 2).exp()
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """Images of latents."""
-        return out_of_blocks(self.net.decode(latents), self.patch)
+        features = self.net.post_quant_conv(latents)
+        for block in self.net.decoder.blocks:
+            features = _through(block, features, self.frugal)
+        return out_of_blocks(features, self.patch)
+
+
+def _through(block: nn.Module, features: torch.Tensor, frugal: bool) -> torch.Tensor:
+    return checkpoint(block, features, use_reentrant=False) if frugal else block(features)
+
+
+class Told(nn.Module):
+    """What a vector (B, width) does to the features (B, C, *spatial) of one level, nothing at first.
+
+    It scales and shifts them by channel, and with ``maps`` above 0 it adds so many learnt maps of them over the frame,
+    of ``side`` points an axis, each as far as it says: convolutions know no place but by what they see there, and a
+    motion that follows from the vector and the place alone need not be seen.
+    """
+
+    def __init__(self, dims: int, width: int, channels: int, maps: int = 0, side: int = 16) -> None:
+        super().__init__()
+        self.dims, self.parts = dims, (channels, channels, maps)
+        self.read = nn.Linear(width, sum(self.parts))
+        nn.init.zeros_(self.read.weight)
+        nn.init.zeros_(self.read.bias)
+        self.maps = nn.Parameter(0.02 * torch.randn(maps, channels, *[side] * dims)) if maps else None
+
+    def forward(self, features: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
+        scale, shift, share = self.read(vector).split(self.parts, dim=1)
+        scale, shift = (part.reshape(*part.shape, *[1] * self.dims) for part in (scale, shift))
+        features = features * (1 + scale) + shift
+        if self.maps is None:
+            return features
+        placed = torch.tensordot(share, self.maps, dims=1)
+        mode = "bilinear" if self.dims == 2 else "trilinear"
+        return features + F.interpolate(placed, features.shape[2:], mode=mode, align_corners=True)
 
 
 class FieldDecoder(nn.Module):
     """The decoder of an autoencoder, whose last convolution answers with a field (B, D, *spatial), almost 0 at first.
 
     Without the last normalisation: of features whose deviation is 1 whatever the latents say, a field of an old
-    brain could not be many times that of a young one. With ``told`` above 0 it is told a vector (B, told) as well, of
-    which each level takes scales and shifts of its features: what moves, and how far, may then follow from it alone.
+    brain could not be many times that of a young one. With ``told`` above 0 it is told a vector (B, told) as well, by
+    which each level's features are changed (``Told``): what moves, and how far, may then follow from it alone.
     """
 
-    def __init__(self, vae: KLAutoencoder, told: int = 0) -> None:
+    def __init__(self, vae: KLAutoencoder, told: int = 0, maps: int = 0) -> None:
         from monai.networks.nets.autoencoderkl import AEKLResBlock
 
         super().__init__()
-        self.dims, self.patch = vae.dims, vae.patch
+        self.patch, self.frugal = vae.patch, vae.frugal
         self.first = deepcopy(vae.net.post_quant_conv)
         self.blocks = deepcopy(vae.net.decoder.blocks)
         last = CONV[vae.dims](vae.features[0], vae.dims * vae.patch**vae.dims, 3, padding=1)
@@ -71,28 +120,23 @@ class FieldDecoder(nn.Module):
         nn.init.zeros_(last.bias)
         self.blocks[-2], self.blocks[-1] = nn.Identity(), last
         self.read = nn.Sequential(nn.SiLU(), nn.Linear(told, told), nn.SiLU()) if told else None
-        # By the place of the block whose features they scale and shift.
+        # By the place of the block whose features they change.
         self.told = nn.ModuleDict(
             {
-                str(n): nn.Linear(told, 2 * b.out_channels)
+                str(n): Told(vae.dims, told, b.out_channels, maps)
                 for n, b in enumerate(self.blocks)
-                if isinstance(b, AEKLResBlock)
+                if isinstance(b, AEKLResBlock) and told
             }
-            if told
-            else {}
         )
-        for part in self.told.parameters():
-            nn.init.zeros_(part)
         for_one_volume(self)
 
     def forward(self, latents: torch.Tensor, told: torch.Tensor | None = None) -> torch.Tensor:
         features = self.first(latents)
         read = None if self.read is None or told is None else self.read(told)
         for place, block in enumerate(self.blocks):
-            features = block(features)
+            features = _through(block, features, self.frugal)
             if read is not None and str(place) in self.told:
-                scale, shift = self.told[str(place)](read).reshape(len(read), 2, -1, *[1] * self.dims).unbind(dim=1)
-                features = features * (1 + scale) + shift
+                features = self.told[str(place)](features, read)
         return out_of_blocks(features, self.patch)
 
     def begin_as(self, vae: KLAutoencoder) -> None:

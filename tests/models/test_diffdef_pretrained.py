@@ -1,0 +1,71 @@
+"""The third stage of Diff-Def alone, on what another run has learnt in the first two."""
+
+import pytest
+import torch
+
+from whence.data.frame import Frame
+from whence.errors import InputError
+from whence.models import find_method
+from whence.models.attributes import Attributes
+from whence.models.diffdef import DiffDef
+from whence.models.diffdef_config import DiffDefConfig
+from whence.models.predictor import Predictor
+
+SMALL = {
+    "vae_features": (8, 16),
+    "features": (16, 32),
+    "blocks": 1,
+    "attention": 1,
+    "width": 16,
+    "vae_steps": 2,
+    "registration_steps": 2,
+    "down": (8, 16),
+    "up": (16, 8),
+    "neighbours": 2,
+    "solver_steps": 2,
+    "squarings": 5,
+}
+KNOWN = Attributes(("age",), {"age": (50.0, 20.0)}, {})
+
+
+def net_of(seed=0, dims=2, **options):
+    torch.manual_seed(seed)
+    return DiffDef(DiffDefConfig(**{**SMALL, **options}), dims, 1, 1, attributes=KNOWN)
+
+
+def bound(net, known):
+    net.bind({"known": Predictor(known, Frame(2, (1.0, 1.0), (16, 16)))}.__getitem__)
+    return net
+
+
+def test_the_first_two_stages_are_taken_and_fall_away():
+    known = net_of()
+    known.scale.fill_(3.0)
+    net = bound(net_of(1, pretrained="known", told=True, maps=2), known)
+    assert DiffDef.stages(net.config) == ()
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand((1, 4, 16, 16), generator=generator)
+    batch = {"source": images[:, :1], "target": images[:, 1:2], "near_target": images[:, 2:]}
+    batch["conditions"] = torch.zeros(1, 1)
+    report = net.training_step(batch, net.optimizers(), lambda loss: loss.backward(), generator, 0)
+    assert set(report) == {"loss", "noise", "morphology", "bending"}
+    for part in ("vae", "registration", "moved"):
+        own, other = (getattr(each, part).state_dict() for each in (net, known))
+        assert all(torch.equal(own[name], other[name]) for name in other)
+    assert float(net.scale) == 3
+    # The decoder of fields begins as the decoder of images that was taken, but for a step of AdamW.
+    own, other = (
+        torch.cat([p.detach().flatten() for p in part.parameters()])
+        for part in (net.fields.first, known.vae.net.post_quant_conv)
+    )
+    assert 0 < float((own - other).abs().max()) < 1.1 * net.config.learning_rate
+
+
+def test_what_cannot_be_taken_is_said():
+    with pytest.raises(InputError, match="known cannot be begun with: its registration has other sizes"):
+        bound(net_of(pretrained="known", down=(8, 24)), net_of())
+    with pytest.raises(InputError, match="its vae has other sizes"):
+        bound(net_of(pretrained="known", dims=3), net_of())
+    other = find_method("regnet")
+    with pytest.raises(InputError, match="known is a run of 'regnet'; expected one of 'diffdef'"):
+        bound(net_of(pretrained="known"), other(other.config_class(down=(4, 8), up=(8, 4)), 2, 1, 1))
