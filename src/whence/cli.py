@@ -271,6 +271,7 @@ def _template(given: list[str]) -> None:
     parser.add_argument("data", type=Path, help="pairs.csv of people")
     parser.add_argument("--out", type=Path, required=True, help="folder of template.nii.gz and of what it is made by")
     parser.add_argument("--column", type=str, default="target", help="column of the images; COLUMN_labels holds labels")
+    parser.add_argument("--split", type=str, default="train", help="whose images: a split's of the table, or all")
     parser.add_argument("--rounds", type=int, default=4, help="how often all are registered to their mean")
     parser.add_argument("--start", type=Path, default=None, help="image to begin with, instead of the plain mean")
     parser.add_argument("--jobs", type=int, default=1, help="processes that share the people")
@@ -278,7 +279,7 @@ def _template(given: list[str]) -> None:
     parser.add_class_arguments(RegisterConfig, sub_configs=False)
     options = parser.parse_args(given)
     config = RegisterConfig(**{name: getattr(options, name) for name in RegisterConfig.__dataclass_fields__})
-    chosen = (options.rounds, options.column, options.start, options.jobs, options.scheduler)
+    chosen = (options.rounds, options.column, options.start, options.jobs, options.scheduler, options.split)
     print(build_template(options.data, options.out, config, *chosen))
 
 

@@ -1,15 +1,18 @@
 """Conditional atlases on the command line: fit, atlas, sweep, report, evaluate; what makes no sense is said."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
 from whence import cli
+from whence.data.pairs import read_pairs
 from whence.data.phantom import write_phantom
 from whence.io import read, read_labels, write
 from whence.space import Grid, Volume
 from whence.trace import Trace
+from whence.train.atlas import keep_general
 
 SMALL = "--vae_features [8,16] --features [16,32] --blocks 1 --attention 1 --width 16 --down [8,16] --up [16,8]"
 STEPS = "--vae_steps 2 --registration_steps 2 --steps 6 --save_every 3 --batch_size 2 --neighbours 2 --solver_steps 3"
@@ -29,6 +32,18 @@ def test_the_run_keeps_the_general_atlas(run):
     assert set(read_labels(run / "general_labels.nii.gz").tensor.unique().tolist()) == {0, 1, 2, 3, 4}
     known = json.loads((run / "attributes.json").read_text())
     assert known["names"] == ["age", "ventricular_volume"]
+
+
+def test_another_tables_general_atlas_goes(tmp_path):
+    table = read_pairs(write_phantom("cohort", 2, 32, tmp_path / "cohort"))
+    keep_general(table, tmp_path)
+    write(Volume(torch.rand(1, 1, 8, 8), Grid.regular((8, 8))), tmp_path / "other.nii.gz")
+    row = replace(table.rows[0], files={"source": tmp_path / "other.nii.gz"})
+    keep_general(replace(table, rows=(row,)), tmp_path, anew=False)
+    assert read(tmp_path / "general.nii.gz").tensor.shape == (1, 1, 32, 40)
+    keep_general(replace(table, rows=(row,)), tmp_path)
+    assert read(tmp_path / "general.nii.gz").tensor.shape == (1, 1, 8, 8)
+    assert not (tmp_path / "general_labels.nii.gz").is_file()
 
 
 def test_an_atlas_is_a_trace(run, tmp_path):

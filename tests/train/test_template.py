@@ -80,3 +80,21 @@ def test_other_options_are_refused(table, tmp_path):
         build_template(table, tmp_path / "u", CONFIG, 1)
     with pytest.raises(InputError, match="1 round or more"):
         build_template(table, tmp_path / "u", CONFIG, 0, "source")
+
+
+def test_who_is_held_out_is_not_in_it(table, tmp_path):
+    text = table.read_text().splitlines()
+    table.write_text("\n".join(line.replace("train", "test") if line.startswith("p3") else line for line in text))
+    path = build_template(table, tmp_path / "t", CONFIG, 2, "source")
+    assert abs(radius_of(read(path), 500) - 9) < 0.5
+    with pytest.raises(InputError, match="other options or of another table"):
+        build_template(table, tmp_path / "t", CONFIG, 2, "source", split="all")
+
+
+def test_labels_are_those_of_the_round_that_is_asked_for(table, tmp_path):
+    build_template(table, tmp_path / "t", CONFIG, 2, "source")
+    last = read_labels(tmp_path / "t" / module.LABELS).tensor
+    build_template(table, tmp_path / "t", CONFIG, 1, "source")
+    first = read_labels(tmp_path / "t" / module.LABELS).tensor
+    torch.testing.assert_close(first, read_labels(tmp_path / "t" / "template_labels_1.nii.gz").tensor)
+    assert not torch.equal(first, last)

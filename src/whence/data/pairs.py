@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import re
 import warnings
@@ -97,9 +99,22 @@ class PairsTable:
         path = self.path.parent / LABEL_NAMES
         return {str(label): str(name) for label, name in load_yaml(path).items()} if path.is_file() else {}
 
+    @property
+    def digest(self) -> str:
+        """A hash that any change of the rows, or of a file's size, changes."""
+        digest = hashlib.sha256()
+        for row in self:
+            files = {column: [path.name, _size(path)] for column, path in row.files.items()}
+            digest.update(json.dumps([row.id, row.split, files, row.conditions], sort_keys=True).encode())
+        return digest.hexdigest()[:12]
+
     def has(self, column: str) -> bool:
         """Whether every row names a file in this column."""
         return all(column in row.files for row in self.rows)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else len(list(path.iterdir()))
 
 
 def read_pairs(

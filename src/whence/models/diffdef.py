@@ -16,6 +16,7 @@ of which may be unknown, where the document writes them as text.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import Any, ClassVar
@@ -47,6 +48,7 @@ class DiffDef(Method):
     config_class: ClassVar[type] = DiffDefConfig
     optional: ClassVar[tuple[str, ...]] = ()
     draws: ClassVar[bool] = True
+    augmented: ClassVar[bool] = False
     sampling: ClassVar[tuple[str, ...]] = ("solver", "solver_steps", "averaged")
 
     def __init__(
@@ -62,7 +64,7 @@ class DiffDef(Method):
             raise ValueError(
                 f"atlas and people are seen by one autoencoder; got {source_channels} and {target_channels} channels"
             )
-        self.config, self.dims = config, dims
+        self.config, self.dims, self.channels = config, dims, source_channels
         self.attributes = attributes
         blocks = {"patch": config.vae_patch, "frugal": config.frugal}
         self.vae = KLAutoencoder(dims, source_channels, config.vae_features, config.latent, **blocks)
@@ -72,7 +74,7 @@ class DiffDef(Method):
         self.tokens = AttributeTokens(attributes.kinds, config.width)
         self.unet = ConditionedUNet(dims, config.latent, config.features, config.blocks, config.attention, config.width)
         self.fields = FieldDecoder(self.vae, config.width if config.told else 0, config.maps)
-        self.multiple = max(self.vae.multiple * self.unet.multiple, self.registration.multiple)
+        self.multiple = math.lcm(self.vae.multiple * self.unet.multiple, self.registration.multiple)
         self.noise = self._solver("ddim")
         # The stage that is trained, of which validation tells.
         self.stage = 2
@@ -92,19 +94,23 @@ class DiffDef(Method):
         return () if config.pretrained else (config.vae_steps, config.registration_steps)
 
     def bind(self, load: Callable[[str], Any]) -> None:
-        if not self.config.pretrained:
+        place = self.config.pretrained
+        if not place:
             return
-        known, place = load(self.config.pretrained).method, self.config.pretrained
+        run = load(place)
+        known, frame = run.method, run.frame
         if known.name != self.name:
             raise InputError(f"{place} is a run of {known.name!r}; expected one of {self.name!r} to begin with")
+        images = [(known.dims, frame.source_channels), (self.dims, self.channels)]
+        if images[0] != images[1]:
+            found, own = (f"{dims}D images of {channels} channel(s)" for dims, channels in images)
+            raise InputError(f"{place} sees {found}; expected a run of {own} to begin with")
+        for name in ("vae_features", "vae_patch", "latent", "down", "up", "registration_patch"):
+            theirs, own = (getattr(net.config, name) for net in (known, self))
+            if theirs != own:
+                raise InputError(f"{place} was trained with {name} {theirs}; expected {own}, as here, to begin with it")
         for part in ("vae", "registration", "moved"):
-            try:
-                getattr(self, part).load_state_dict(getattr(known, part).state_dict())
-            except RuntimeError as error:
-                raise InputError(
-                    f"{place} cannot be begun with: its {part} has other sizes than these options ask for; "
-                    "expected the same vae_..., down, up and registration_patch"
-                ) from error
+            getattr(self, part).load_state_dict(getattr(known, part).state_dict())
         self.scale.copy_(known.scale)
 
     def encode(self, images: torch.Tensor) -> torch.Tensor:
@@ -116,11 +122,9 @@ class DiffDef(Method):
         field = self.fields(latents / self.scale, tokens.mean(dim=1) if self.config.told else None)
         return kernels.gaussian(field, self.config.smoothing) if self.config.smoothing else field
 
-    def displacements(self, field: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """The displacement of a field, and its inverse where it is known."""
-        if self.config.field == "displacement":
-            return field, None
-        return kernels.exp(field, self.config.squarings), kernels.exp(-field, self.config.squarings)
+    def displacement(self, field: torch.Tensor) -> torch.Tensor:
+        """The displacement of a field, in voxels."""
+        return field if self.config.field == "displacement" else kernels.exp(field, self.config.squarings)
 
     def drawn(
         self, shape: Sequence[int], tokens: torch.Tensor, generator: torch.Generator, through: int = 0
@@ -152,7 +156,9 @@ class DiffDef(Method):
             drawn = drawn + (self.vae.decode(latents / self.scale) if image else self.field_of(latents, tokens)) / count
         if self.config.field == "image":
             return Prediction(drawn.clamp(-1, 1))
-        forward, backward = self.displacements(drawn)
+        forward = self.displacement(drawn)
+        # A displacement's inverse is for the caller to find.
+        backward = self.displacement(-drawn) if self.config.field == "velocity" else None
         # A finer atlas keeps its detail: nothing of it is drawn.
         return Prediction(kernels.warp(atlas, forward), forward, backward, carried=True)
 
@@ -261,13 +267,13 @@ class DiffDef(Method):
             first = self._apart(atlas, near, self._moved)
             return kernels.compose(self._apart(kernels.warp(atlas, first), near, self._moved), first)
         first = self._apart(atlas, near, self._velocity)
-        return first + self._apart(kernels.warp(atlas, self.displacements(first)[0]), near, self._velocity)
+        return first + self._apart(kernels.warp(atlas, self.displacement(first)), near, self._velocity)
 
     def _morphology(self, field: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """Mean displacement (B, D, *spatial) to the neighbours of the atlas that a field makes."""
         exact = self.config.gradient == "exact"
         with frozen([self.registration, self.moved]), torch.set_grad_enabled(torch.is_grad_enabled() and not exact):
-            carried = kernels.warp(batch["source"], self.displacements(field)[0])
+            carried = kernels.warp(batch["source"], self.displacement(field))
             apart = self._apart(carried, batch["near_target"], self._moved)
         # What an exact registration would answer to a field that goes a little further: so much less.
         return apart - (field - field.detach()) if exact else apart

@@ -7,6 +7,8 @@ from typing import Literal
 
 from whence.models.diffusion import SOLVERS
 
+FIELDS = ("velocity", "displacement", "image")
+GRADIENTS = ("network", "exact")
 _RANGES = (
     ("latent", 1, 64),
     ("vae_steps", 1, 10**9),
@@ -136,8 +138,10 @@ class DiffDefConfig:
         for name, least, most in _RANGES:
             if not least <= getattr(self, name) <= most:
                 raise ValueError(f"{name} must lie between {least:g} and {most:g}; got {getattr(self, name)}")
-        if self.solver not in SOLVERS:
-            raise ValueError(f"unknown solver {self.solver!r}; expected one of {', '.join(SOLVERS)}")
+        words = (("solver", SOLVERS), ("field", FIELDS), ("gradient", GRADIENTS))
+        for name, known in words:
+            if getattr(self, name) not in known:
+                raise ValueError(f"unknown {name} {getattr(self, name)!r}; expected one of {', '.join(known)}")
         if self.maps and not self.told:
             raise ValueError(
                 f"maps are weighed by conditions that the decoder is told; got {self.maps} maps, told false"

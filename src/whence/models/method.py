@@ -67,8 +67,9 @@ class Method(nn.Module):
     of different people, images of two domains. One that ``draws`` has another answer for another
     generator; ``sampling`` are the options by which it does, which may be others when it predicts. One that looks at a
     volume's slices ``together`` infers all of them in one batch, in their order. For one that is ``framed`` a place is
-    where in the frame of training it lies, to which smaller images are padded. A
-    method that estimates where two images disagree offers
+    where in the frame of training it lies, to which smaller images are padded. One whose source is an atlas, the same
+    for all, is not ``augmented``: a field that follows from no image is not mirrored with one.
+    A method that estimates where two images disagree offers
     ``spatial_error(moving, fixed)``, one that gives an image another's appearance ``translate(source,
     reference)``; both take and return images (B, C, *spatial) in [-1, 1] on one lattice and let gradients pass.
     """
@@ -84,6 +85,7 @@ class Method(nn.Module):
     sampling: ClassVar[tuple[str, ...]] = ()
     together: ClassVar[bool] = False
     framed: ClassVar[bool] = False
+    augmented: ClassVar[bool] = True
     config_class: ClassVar[type]
     config: Any
     multiple: int = 1

@@ -33,8 +33,14 @@ UNSEEN = 2.5
 FAR = 40.0
 
 
-def keep_general(rows: PairsTable, run: Path) -> None:
-    """Keep the one source of all rows in the run's folder, with its labels; nothing where rows have several."""
+def keep_general(rows: PairsTable, run: Path, anew: bool = True) -> None:
+    """Keep the one source of all rows in the run's folder, with its labels; nothing where rows have several.
+
+    ``anew``: whatever another table has left there goes.
+    """
+    if anew:
+        for name in (GENERAL, LABELS, NAMES):
+            (run / name).unlink(missing_ok=True)
     for column, name in (("source", GENERAL), ("source_labels", LABELS)):
         found = {row.files.get(column) for row in rows}
         path = found.pop() if len(found) == 1 else None

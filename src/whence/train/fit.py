@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import math
 import warnings
@@ -65,7 +63,7 @@ def fit(method: str, data: str | Path, out: str | Path, model: Any = None, train
     table = training_table(data, chosen, chosen.sees_labels(model), train.columns)
     training_rows = table.split("train")
     known = RunConfig.from_file(out / "config.yaml") if (out / "config.yaml").is_file() else None
-    source, pairs = str(data.resolve()), _content(table)
+    source, pairs = str(data.resolve()), f"{_counts(table)}; {table.digest}"
     if known is not None and (
         changes := differences(known, RunConfig(method, model, train, known.frame, source, pairs))
     ):
@@ -116,7 +114,7 @@ def fit(method: str, data: str | Path, out: str | Path, model: Any = None, train
         # Only now is it known that these settings can be trained at all.
         write_config(config, out)
     if named:
-        keep_general(training_rows, out)
+        keep_general(training_rows, out, anew=known is None)
     _run(trainer, net, config, samples, held_out, out)
     save_model(net, out)
     return out
@@ -192,19 +190,6 @@ def _make_folder(out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot write to {out}: {error.strerror}") from error
-
-
-def _content(table: PairsTable) -> str:
-    """What a table holds, in words and a hash that any change of its rows or of a file's size changes."""
-    digest = hashlib.sha256()
-    for row in table:
-        files = {column: [path.name, _size(path)] for column, path in row.files.items()}
-        digest.update(json.dumps([row.id, row.split, files, row.conditions], sort_keys=True).encode())
-    return f"{_counts(table)}; {digest.hexdigest()[:12]}"
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else len(list(path.iterdir()))
 
 
 def _counts(table: PairsTable) -> str:

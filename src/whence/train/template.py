@@ -34,8 +34,11 @@ def build_template(
     start: str | Path | None = None,
     jobs: int = 1,
     scheduler: str | None = None,
+    split: str = "train",
 ) -> Path:
     """Build ``out/template.nii.gz`` from the images of a table's column; returns its path.
+
+    Of the rows of a ``split``: whoever is in the template is held out no more. Of all rows with ``all``.
 
     Each of the ``rounds`` registers everybody to the template so far (``start``, or the plain mean on the first one's
     grid), takes the mean of the warped images, and carries it by the inverse of the mean displacement, so that it lies
@@ -50,9 +53,10 @@ def build_template(
     if rounds < 1:
         raise InputError(f"expected 1 round or more; got {rounds}")
     rows = read_pairs(table, columns=("source", column) if column != "source" else ("source",))
+    rows = rows if split == "all" else rows.split(split)
     first = read(start if start is not None else rows.rows[0].path(column)).grid
-    made = {"table": str(Path(table).resolve()), "column": column, "start": None if start is None else str(start)}
-    made |= {"registration": asdict(config)}
+    made = {"table": str(Path(table).resolve()), "rows": rows.digest, "split": split, "column": column}
+    made |= {"start": None if start is None else str(Path(start).resolve()), "registration": asdict(config)}
     out.mkdir(parents=True, exist_ok=True)
     _check_same(out, made)
     current = out / "start.nii.gz"
@@ -67,12 +71,15 @@ def build_template(
             register_table(write_pairs(folder / "pairs.csv", pairs), folder, config, jobs, scheduler)
             image, labels = _in_the_middle(folder, rows, column)
             if labels is not None:
-                write_labels(labels, out / LABELS)
+                write_labels(labels, out / f"template_labels_{number}.nii.gz")
             write(image, after)
             # What is in the template is not kept as well.
             shutil.rmtree(folder)
         current = after
     write(read(current), out / TEMPLATE)
+    voted = out / f"template_labels_{rounds}.nii.gz"
+    if voted.is_file():
+        write_labels(read_labels(voted), out / LABELS)
     return out / TEMPLATE
 
 

@@ -31,7 +31,8 @@ class Training(L.LightningModule):
         self.automatic_optimization = False
         self.method = method
         self.settings = settings
-        self.augment = Augmentation(flip, settings.gamma_range, settings.noise)
+        none = Augmentation(False, 0.0, 0.0)
+        self.augment = Augmentation(flip, settings.gamma_range, settings.noise) if method.augmented else none
 
     @property
     def first_step(self) -> int:

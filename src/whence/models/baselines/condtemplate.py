@@ -63,6 +63,8 @@ class ConditionalTemplateConfig:
         weights = (self.smoothness, self.mean, self.deviation)
         if min(weights) < 0 or not 1 <= self.width <= 4096 or not 0 <= self.squarings <= 16:
             raise ValueError(f"weights are not negative, width 1 to 4096, squarings 0 to 16; got {self}")
+        if self.similarity_window < 3 or self.similarity_window % 2 == 0:
+            raise ValueError(f"similarity_window is odd, 3 or more; got {self.similarity_window}")
 
 
 class ConditionalTemplate(Method):
