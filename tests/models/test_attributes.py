@@ -118,9 +118,10 @@ def test_a_dropped_condition_is_dropped_for_the_neighbours_too():
     assert float(sample["near_target"].max()) > 20
 
 
-def test_neighbours_of_a_slice_are_slices_of_its_level():
+def test_slices_of_several_levels_are_refused():
     known = Attributes(("age",), {"age": (0.0, 1.0)}, {})
     people = _People([(n, 0.0) for n in range(50)], [n // 10 for n in range(50)])
-    data = NeighbourDataset(people, people, 40, lambda a, o: known.nearness(a, o, 0.2), dropped=0.0)
-    levels = data[35]["near_target"][:, 0, 0].int() // 10
-    assert set(levels.tolist()) == {2, 3, 4}
+    with pytest.raises(InputError, match="slices of 5 levels of volumes, expected whole volumes"):
+        NeighbourDataset(people, people, 4, lambda a, o: known.nearness(a, o, 0.2), dropped=0.0)
+    same = _People([(n, 0.0) for n in range(50)], [3] * 50)
+    assert len(NeighbourDataset(same, same, 4, lambda a, o: known.nearness(a, o, 0.2), dropped=0.0)[0]) == 3

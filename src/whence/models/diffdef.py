@@ -49,6 +49,7 @@ class DiffDef(Method):
     optional: ClassVar[tuple[str, ...]] = ()
     draws: ClassVar[bool] = True
     augmented: ClassVar[bool] = False
+    framed: ClassVar[bool] = True
     sampling: ClassVar[tuple[str, ...]] = ("solver", "solver_steps", "averaged")
 
     def __init__(

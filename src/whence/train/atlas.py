@@ -29,8 +29,8 @@ MOST = 200
 LEAST_DETERMINANT = 1e-3
 # Deviations from the mean of people beyond which hardly anybody was seen.
 UNSEEN = 2.5
-# Of the middles of two general atlases, mm.
-FAR = 40.0
+# Of the middles of two general atlases, mm: the field knows its own frame alone.
+FAR = 5.0
 
 
 def keep_general(rows: PairsTable, run: Path, anew: bool = True) -> None:
