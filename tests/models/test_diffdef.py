@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from whence import kernels
+from whence.data.frame import fit_shape
 from whence.field import Displacement, jacobian_determinant
 from whence.models.attributes import Attributes
 from whence.models.diffdef import DiffDef
@@ -158,6 +159,22 @@ def test_a_decoder_that_is_told_begins_as_one_that_is_not(shape):
     after = net.field_of(latents, tokens)
     torch.testing.assert_close(after[0], 10 * before[0], rtol=1e-3, atol=1e-4)
     assert float(after[1].detach().abs().max()) < 1e-3
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_field_stays_in_the_frame_it_was_learnt_in(shape):
+    """An atlas that shows more, or less, is moved as the one of training was."""
+    options = {"told": True, "maps": 2, "learning_rate": 1e-2, "field": "displacement"}
+    net, batch = net_of(len(shape), **options), batch_of(shape)
+    optimizers = net.optimizers()
+    for step in range(5):
+        net.training_step(batch, optimizers, lambda loss: loss.backward(), generator(step), step)
+    known = net.infer(batch, generator()).displacement
+    assert float(known.abs().max()) > 1e-3
+    for change in (8, -8):
+        other = fit_shape(batch["source"], [n + change for n in shape])
+        found = net.infer({**batch, "source": other}, generator()).displacement
+        torch.testing.assert_close(found, fit_shape(known, other.shape[2:], 0.0))
 
 
 def test_draws_are_seeded_and_conditions_heard():

@@ -25,6 +25,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from whence import kernels
+from whence.data.frame import fit_shape
 from whence.errors import InputError
 from whence.losses import bending_energy, gradient_energy, make_similarity
 from whence.models.attributes import Attributes
@@ -49,7 +50,6 @@ class DiffDef(Method):
     optional: ClassVar[tuple[str, ...]] = ()
     draws: ClassVar[bool] = True
     augmented: ClassVar[bool] = False
-    framed: ClassVar[bool] = True
     sampling: ClassVar[tuple[str, ...]] = ("solver", "solver_steps", "averaged")
 
     def __init__(
@@ -81,6 +81,8 @@ class DiffDef(Method):
         self.stage = 2
         # Latents are brought to a deviation of 1.
         self.register_buffer("scale", torch.tensor(1.0))
+        # The lattice of training, of which alone it is known what moves where.
+        self.register_buffer("lattice", torch.zeros(dims, dtype=torch.int64))
 
     @classmethod
     def conditions(cls, config: DiffDefConfig) -> tuple[str, ...]:
@@ -150,12 +152,15 @@ class DiffDef(Method):
     @torch.no_grad()
     def infer(self, batch: dict[str, torch.Tensor], generator: torch.Generator) -> Prediction:
         atlas, count = batch["source"], self.config.averaged
+        shape = tuple(self.lattice.tolist()) if bool(self.lattice.all()) else atlas.shape[2:]
         tokens, drawn = self.tokens(batch["conditions"]), 0.0
+        image = self.config.field == "image"
         for _ in range(count):
-            latents = self.drawn(atlas.shape[2:], tokens, generator)
-            image = self.config.field == "image"
+            latents = self.drawn(shape, tokens, generator)
             drawn = drawn + (self.vae.decode(latents / self.scale) if image else self.field_of(latents, tokens)) / count
-        if self.config.field == "image":
+        # Beyond that lattice nothing moves.
+        drawn = fit_shape(drawn, atlas.shape[2:], -1.0 if image else 0.0)
+        if image:
             return Prediction(drawn.clamp(-1, 1))
         forward = self.displacement(drawn)
         # A displacement's inverse is for the caller to find.
@@ -183,6 +188,7 @@ class DiffDef(Method):
         c = self.config
         ends = [0, 0] if c.pretrained else list(accumulate(self.stages(c)))
         self.stage = stage = sum(step >= end for end in ends)
+        self.lattice.copy_(torch.tensor(batch["source"].shape[2:]))
         if step == ends[-1]:
             # It begins as the decoder of images that the first stage has left.
             self.fields.begin_as(self.vae)
