@@ -1,5 +1,6 @@
 """Pictures of the docs, made anew: python docs/make_figures.py DEMO (the folder of a finished `whence demo`)
-[RUN TABLE] (a finished run of imse and its multimodal pairs.csv) [BENCH] (the folder of `whence bench plasticine`)."""
+[RUN TABLE] (a finished run of imse and its multimodal pairs.csv) [BENCH] (the folder of `whence bench plasticine`)
+[PHANTOM PEOPLE] (folders of `whence atlas --sweep` along age, of the phantom's and of the ten people's slices)."""
 
 from __future__ import annotations
 
@@ -194,6 +195,43 @@ def translations(bench: Path) -> None:
     figure.savefig(IMAGES / "plasticine_cases.png", dpi=70)
 
 
+def atlases(sweep: Path, ages: tuple[int, ...], out: str, truth: bool) -> None:
+    """Atlases of a sweep over age and their growth, with the phantom's true means below, or people as they are."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    from whence.data.phantom.cohort import make_reference
+    from whence.field import jacobian_determinant
+    from whence.trace import Trace
+
+    traces = {age: Trace.load(sweep / "cases" / f"age_{age}") for age in ages}
+    source = next(iter(traces.values())).source
+    figure, axes = plt.subplots(2 + truth, 1 + len(ages), figsize=(2.3 * (1 + len(ages)), 2.9 * (2 + truth)))
+    pictures = {(0, 0): ("general atlas", source.tensor, "gray", None)}
+    for column, (age, trace) in enumerate(traces.items(), start=1):
+        pictures[0, column] = (f"{age} years", trace.image.tensor, "gray", None)
+        # The field pulls back: what grew is drawn from less.
+        growth = -jacobian_determinant(trace.displacement).clamp_min(1e-3).log()
+        pictures[1, column] = ("growth, log", growth, "RdBu_r", 0.8)
+        if truth:
+            mean = make_reference(f"mean_{age}", source.grid.shape[0], 2).target.numpy()
+            pictures[2, column] = ("true mean", mean, "gray", None)
+    for axis in axes.flat:
+        axis.axis("off")
+    for (row, column), (title, image, colours, top) in pictures.items():
+        plane = np.asarray(image).squeeze().T[:, ::-1]
+        drawn = axes[row, column].imshow(
+            plane, origin="lower", cmap=colours, vmax=top or np.quantile(plane, 0.999), vmin=-top if top else None
+        )
+        axes[row, column].set_title(title, fontsize=10)
+        if top and column == 1:
+            figure.colorbar(drawn, ax=axes[row, 0], fraction=0.08, orientation="horizontal")
+    figure.tight_layout()
+    figure.savefig(IMAGES / out, dpi=70)
+
+
 def _nearest(points: np.ndarray, mask: Path, count: int = 5) -> list[list[float]]:
     """Landmarks nearest to the lesion."""
     from whence.io import read_labels
@@ -241,3 +279,6 @@ if __name__ == "__main__":
         evaluator(Path(sys.argv[2]), Path(sys.argv[3]))
     if len(sys.argv) > 4:
         translations(Path(sys.argv[4]))
+    if len(sys.argv) > 6:
+        atlases(Path(sys.argv[5]), (18, 48, 72, 90), "diffdef.png", truth=True)
+        atlases(Path(sys.argv[6]), (20, 24, 29, 34), "diffdef_oasis.png", truth=False)

@@ -40,6 +40,8 @@ from whence.nets.tokens import AttributeTokens
 # The document's ends of the noise schedule.
 BETAS = (0.0015, 0.0205)
 WINDOW = 9
+# Voxels over which a field falls to 0 towards the end of its lattice, where an atlas goes on.
+EDGE = 4
 
 
 class DiffDef(Method):
@@ -158,10 +160,9 @@ class DiffDef(Method):
         for _ in range(count):
             latents = self.drawn(shape, tokens, generator)
             drawn = drawn + (self.vae.decode(latents / self.scale) if image else self.field_of(latents, tokens)) / count
-        # Beyond that lattice nothing moves.
-        drawn = fit_shape(drawn, atlas.shape[2:], -1.0 if image else 0.0)
         if image:
-            return Prediction(drawn.clamp(-1, 1))
+            return Prediction(fit_shape(drawn.clamp(-1, 1), atlas.shape[2:]))
+        drawn = _framed(drawn, atlas.shape[2:])
         forward = self.displacement(drawn)
         # A displacement's inverse is for the caller to find.
         backward = self.displacement(-drawn) if self.config.field == "velocity" else None
@@ -309,3 +310,13 @@ class DiffDef(Method):
 
     def _solver(self, name: str) -> Any:
         return scheduler(name, self.config.noise_steps, "scaled_linear", "v_prediction", clip=False, betas=BETAS)
+
+
+def _framed(field: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    """A field (B, D, *spatial) on a larger or smaller lattice of the same middle; beyond its own nothing moves."""
+    for axis, (own, asked) in enumerate(zip(field.shape[2:], shape, strict=True), start=2):
+        if own < asked:
+            inwards = torch.arange(own, device=field.device)
+            inwards = torch.minimum(inwards, inwards.flip(0)) / EDGE
+            field = field * inwards.clamp(max=1).reshape([-1 if n == axis else 1 for n in range(field.ndim)])
+    return fit_shape(field, shape, 0.0)
