@@ -125,3 +125,11 @@ def test_slices_of_several_levels_are_refused():
         NeighbourDataset(people, people, 4, lambda a, o: known.nearness(a, o, 0.2), dropped=0.0)
     same = _People([(n, 0.0) for n in range(50)], [3] * 50)
     assert len(NeighbourDataset(same, same, 4, lambda a, o: known.nearness(a, o, 0.2), dropped=0.0)[0]) == 3
+
+
+def test_numbers_that_nobody_had_are_said():
+    known = Attributes(("age", "sex"), {"age": (50.0, 10.0)}, {"sex": ("F", "M")})
+    assert known.beyond({"age": "74", "sex": "F"}) == []
+    assert known.beyond({}) == []
+    (said,) = known.beyond({"age": "20"})
+    assert "age=20 lies 3.0 deviations from the mean" in said

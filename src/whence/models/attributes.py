@@ -11,6 +11,9 @@ import torch
 
 from whence.errors import InputError
 
+# Deviations from the mean of people beyond which hardly anybody was seen.
+UNSEEN = 2.5
+
 
 @dataclass(frozen=True)
 class Attributes:
@@ -81,6 +84,19 @@ class Attributes:
             found[name] = value
         self.vector(found)
         return found
+
+    def beyond(self, values: Mapping[str, Any]) -> list[str]:
+        """What to say of numbers by name that hardly any training row came near; empty where there are none."""
+        said = []
+        for name, (mean, deviation) in self.numbers.items():
+            number = float(values.get(name, mean))
+            far = abs(number - mean) / deviation
+            if far > UNSEEN:
+                said.append(
+                    f"note: {name}={number:g} lies {far:.1f} deviations from the mean of those learnt from "
+                    f"({mean:.4g} ± {deviation:.2g}): what is drawn there is a guess"
+                )
+        return said
 
     def _of(self, name: str, value: Any) -> float:
         if value is None:

@@ -27,8 +27,6 @@ from whence.train.run import check_alone, check_folder, load
 GENERAL, LABELS, NAMES = "general.nii.gz", "general_labels.nii.gz", "label_names.yaml"
 MOST = 200
 LEAST_DETERMINANT = 1e-3
-# Deviations from the mean of people beyond which hardly anybody was seen.
-UNSEEN = 2.5
 # Of the middles of two general atlases, mm: the field knows its own frame alone.
 FAR = 5.0
 
@@ -86,14 +84,10 @@ def write_atlas(
     if swept in asked:
         raise InputError(f"{swept} is given as a condition and as a sweep; expected one of them")
     atlas = _general(run, image)
-    for name in (n for n in known.numbers if n in asked or n == swept):
-        mean, deviation = known.numbers[name]
-        beyond = max((abs(float(v) - mean) / deviation, float(v)) for v in (values if name == swept else [asked[name]]))
-        if beyond[0] > UNSEEN:
-            print(
-                f"note: {name}={beyond[1]:g} lies {beyond[0]:.1f} deviations from the mean of those learnt from "
-                f"({mean:.4g} ± {deviation:.2g}): what is drawn there is a guess"
-            )
+    # Of a sweep its ends are the farthest.
+    ends = [asked] if not values else [{**asked, swept: value} for value in (values[0], values[-1])]
+    for note in dict.fromkeys(note for each in ends for note in known.beyond(each)):
+        print(note)
     beside = labels if labels is not None else (run / LABELS if image is None and (run / LABELS).is_file() else None)
     carried = None if beside is None else read_labels(beside)
     names = load_yaml(run / NAMES) if labels is None and (run / NAMES).is_file() else {}

@@ -123,6 +123,8 @@ def predict(
         plan = None if said.resection is None else read_labels(said.resection)
         common |= _record(run, seed, said, mask)
         common |= {"mask": tumour, "conditions": {} if known is None else known.parsed(said.conditions)}
+        for note in [] if known is None else known.beyond(common["conditions"]):
+            print(note)
         asked = Asked(said.patient, said.case, plan, files=(image,) if mask is None else (image, Path(mask)))
         with progress_bar() as bar:
             task = bar.add_task("predicting", total=samples, note="")
