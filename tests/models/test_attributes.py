@@ -133,3 +133,16 @@ def test_numbers_that_nobody_had_are_said():
     assert known.beyond({}) == []
     (said,) = known.beyond({"age": "20"})
     assert "age=20 lies 3.0 deviations from the mean" in said
+
+
+def test_a_stray_word_among_numbers_is_no_category():
+    rows = [{"age": 20.0 + n} for n in range(9)]
+    with pytest.raises(InputError, match="'age' is 'old' in a row and a number in 9 of 10"):
+        Attributes.of(("age",), [*({"age": str(row["age"])} for row in rows), {"age": "old"}])
+    assert Attributes.of(("sex",), [{"sex": "F"}, {"sex": "M"}]).kinds == (2,)
+
+
+def test_a_condition_is_asked_for_once():
+    known = Attributes(("age",), {"age": (50.0, 10.0)}, {})
+    with pytest.raises(InputError, match="asked for twice, as 65 and 70"):
+        known.parsed(["age=65", "age=70"])

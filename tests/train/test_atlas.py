@@ -128,3 +128,21 @@ def test_a_finer_atlas_keeps_its_detail(run, tmp_path):
     trace = Trace.load(tmp_path / "x")
     # But for the rounding of intensities that go to the model's range and back.
     torch.testing.assert_close(trace.image.tensor, trace.warped_source.tensor, atol=1e-3, rtol=0)
+
+
+def test_a_folder_holds_one_atlas_or_one_sweep(run, tmp_path, capsys):
+    sweep, single = ["--sweep", "age=20:60:20"], ["--condition", "age=65"]
+    assert cli.main(["atlas", str(run), *sweep, "--out", str(tmp_path / "ages")]) == 0
+    assert cli.main(["atlas", str(run), *single, "--out", str(tmp_path / "ages")]) == 2
+    assert "holds a sweep" in capsys.readouterr().err
+    assert cli.main(["atlas", str(run), "--sweep", "age=20:60:40", "--out", str(tmp_path / "ages")]) == 0
+    assert sorted(p.name for p in (tmp_path / "ages" / "cases").iterdir()) == ["age_20", "age_60"]
+    assert cli.main(["atlas", str(run), *single, "--out", str(tmp_path / "one")]) == 0
+    assert cli.main(["atlas", str(run), *sweep, "--out", str(tmp_path / "one")]) == 2
+    assert "holds one atlas" in capsys.readouterr().err
+
+
+def test_a_prediction_says_for_whom_it_is(run, tmp_path):
+    out = tmp_path / "p"
+    assert cli.main(["predict", str(run), str(run / "general.nii.gz"), "--condition", "age=65", "--out", str(out)]) == 0
+    assert Trace.load(out).extras["conditions"] == [{"age": "65"}]

@@ -40,6 +40,12 @@ class Attributes:
                     f"no two rows to train on differ in {name!r}; expected a column of conditions, "
                     f"of which the table has {', '.join(known) or 'none'}"
                 )
+            strays = [value for value in values if not _is_number(value)]
+            if strays and 2 * len(strays) < len(values):
+                raise InputError(
+                    f"{name!r} is {strays[0]!r} in a row and a number in {len(values) - len(strays)} of {len(values)}; "
+                    "expected numbers, and nothing where it is unknown"
+                )
             if all(isinstance(value, (int, float)) for value in values):
                 found = torch.tensor(values, dtype=torch.float64)
                 numbers[name] = (float(found.mean()), float(found.std()))
@@ -79,6 +85,8 @@ class Attributes:
             name, equals, value = word.partition("=")
             if not equals or not value:
                 raise InputError(f"expected a condition as {self.names[0]}=VALUE; got {word!r}")
+            if name in found:
+                raise InputError(f"{name} is asked for twice, as {found[name]} and {value}; expected it once")
             if name not in self.names:
                 raise InputError(f"the model knows nothing of {name!r}; expected {' or '.join(self.names)}")
             found[name] = value
@@ -126,3 +134,11 @@ class Attributes:
             apart = (column - wanted).double()
             total = total + torch.where(apart == 0, 0.0, math.inf) if words else total + (apart / width) ** 2 / 2
         return torch.exp(-torch.nan_to_num(total, nan=math.inf, posinf=math.inf))
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        float(value)
+    except ValueError:
+        return False
+    return True

@@ -43,7 +43,7 @@ class DiffDefConfig:
     Args:
         conditions: columns of the table that an atlas is asked for by: numbers, or words.
         pretrained: a finished run of this method whose autoencoder and registration network are taken instead of
-            learnt: the first two stages fall away, so that the third can be tried in several ways.
+            learnt: the first two stages fall away, and all --steps are the third's, which can be tried in several ways.
         vae_features: channels of the autoencoder, from the image's resolution down, multiples of 8.
         vae_patch: voxels a side of the blocks that it sees, and its decoders answer with, as channels.
         latent: channels of its latents.

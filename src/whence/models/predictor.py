@@ -80,6 +80,9 @@ class Predictor:
             batch["source_mask"] = self.frame.enter_labels(mask, lattice)
         untouched: torch.Tensor | None = None
         tables: dict[str, Any] = {}
+        if self.method.attributes is not None and conditions:
+            heard = {name: conditions[name] for name in self.method.attributes.names if name in conditions}
+            tables |= {"conditions": [heard]} if heard else {}
         if self.bank is None:
             result = self._infer(batch, generator)
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -73,6 +74,9 @@ def write_atlas(
     out, run = Path(out), Path(run)
     check_folder(out)
     check_alone(out, "trace.json")
+    one, many = (out / "trace.json").is_file(), (out / "summary.json").is_file()
+    if (one and sweep is not None) or (many and sweep is None):
+        raise InputError(f"{out} holds {'one atlas' if one else 'a sweep'}; choose another --out for the other")
     predictor = load(run, device, sampling)
     known = predictor.method.attributes
     if known is None:
@@ -105,6 +109,10 @@ def write_atlas(
             trace = traces[0] if samples == 1 else joined(traces)
             folders.append(trace.with_truth(None, carried).save(out if value is None else out / "cases" / title))
     if values:
+        for old in (out / "cases").iterdir():
+            # Of a sweep that was here before.
+            if old not in folders:
+                shutil.rmtree(old)
         summary = {"title": f"Conditional atlas along {swept}", "method": predictor.method.name}
         summary |= {"cases": [folder.name for folder in folders], "sweep": {"name": swept, "values": values}}
         save_json(summary, out / "summary.json")
@@ -125,7 +133,6 @@ def _atlas(
     trace = predictor.predict(atlas, row_generator(seed, "atlas"), **given, **known)
     determinant = jacobian_determinant(trace.displacement)
     extras: dict[str, Any] = {"log Jacobian": trace.image.with_tensor(determinant.clamp_min(LEAST_DETERMINANT).log())}
-    extras["conditions"] = [dict(conditions)]
     if labels is not None:
         found = volumes(trace.carry(labels))
         extras["volumes [ml]"] = [{names.get(label, label): volume for label, volume in found.items()}]
