@@ -96,7 +96,11 @@ def test_an_atlas_that_lies_elsewhere_is_refused(run, tmp_path, capsys):
         (["--condition", "height=3"], "knows nothing of 'height'; expected age or ventricular_volume"),
         (["--condition", "age"], "as age=VALUE"),
         (["--condition", "age=old"], "age is 'old'; expected a number"),
-        (["--sweep", "age=80:20:5"], "expected a sweep of 2 to 200 values"),
+        (["--sweep", "age=80:20:5"], "steps away from its last value"),
+        (
+            ["--sweep", "age=20:30:20"],
+            "expected a sweep of 2 to 200 values from FIRST to LAST by STEP; 'age=20:30:20' has 1",
+        ),
         (["--sweep", "age=80"], "age=FIRST:LAST:STEP"),
         (["--sweep", "age=20:80:20", "--condition", "age=3"], "as a condition and as a sweep"),
         (["--samples", "0"], "1 sample or more"),

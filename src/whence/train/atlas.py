@@ -181,6 +181,9 @@ def _swept(sweep: str | None, names: Sequence[str]) -> tuple[str, list[float]]:
     if name not in names:
         raise InputError(f"the model knows nothing of {name!r}; expected {' or '.join(names)}")
     count = (last - first) / step if step else 0
-    if not 0 < count <= MOST:
-        raise InputError(f"expected a sweep of 2 to {MOST} values from FIRST to LAST by STEP; got {sweep!r}")
+    if count < 0:
+        raise InputError(f"{sweep!r} steps away from its last value; expected a STEP that leads from FIRST to LAST")
+    if not 1 <= count + 1e-6 < MOST:
+        found = f"{int(count + 1e-6) + 1} values" if step else "a STEP of 0"
+        raise InputError(f"expected a sweep of 2 to {MOST} values from FIRST to LAST by STEP; {sweep!r} has {found}")
     return name, [round(first + step * n, 6) for n in range(int(count + 1e-6) + 1)]
