@@ -144,6 +144,13 @@ def test_a_folder_holds_one_atlas_or_one_sweep(run, tmp_path, capsys):
     assert cli.main(["atlas", str(run), *single, "--out", str(tmp_path / "one")]) == 0
     assert cli.main(["atlas", str(run), *sweep, "--out", str(tmp_path / "one")]) == 2
     assert "holds one atlas" in capsys.readouterr().err
+    # What no sweep has made is not taken for a sweep's.
+    kept = tmp_path / "evaluation" / "cases" / "patient"
+    kept.mkdir(parents=True)
+    (tmp_path / "evaluation" / "summary.json").write_text('{"cases": ["patient"]}')
+    assert cli.main(["atlas", str(run), *sweep, "--out", str(tmp_path / "evaluation")]) == 2
+    assert "holds an evaluation" in capsys.readouterr().err
+    assert kept.is_dir()
 
 
 def test_a_prediction_says_for_whom_it_is(run, tmp_path):

@@ -15,7 +15,7 @@ from whence.data.dataset import read_image
 from whence.data.pairs import PairsTable
 from whence.errors import InputError
 from whence.field import jacobian_determinant
-from whence.io import load_yaml, read, read_labels, save_json, save_yaml, write, write_labels
+from whence.io import load_json, load_yaml, read, read_labels, save_json, save_yaml, write, write_labels
 from whence.models.draws import joined
 from whence.models.predictor import Predictor
 from whence.space import Volume
@@ -74,9 +74,7 @@ def write_atlas(
     out, run = Path(out), Path(run)
     check_folder(out)
     check_alone(out, "trace.json")
-    one, many = (out / "trace.json").is_file(), (out / "summary.json").is_file()
-    if (one and sweep is not None) or (many and sweep is None):
-        raise InputError(f"{out} holds {'one atlas' if one else 'a sweep'}; choose another --out for the other")
+    before = _before(out, sweep)
     predictor = load(run, device, sampling)
     known = predictor.method.attributes
     if known is None:
@@ -109,10 +107,8 @@ def write_atlas(
             trace = traces[0] if samples == 1 else joined(traces)
             folders.append(trace.with_truth(None, carried).save(out if value is None else out / "cases" / title))
     if values:
-        for old in (out / "cases").iterdir():
-            # Of a sweep that was here before.
-            if old not in folders:
-                shutil.rmtree(old)
+        for old in before - {folder.name for folder in folders}:
+            shutil.rmtree(out / "cases" / old, ignore_errors=True)
         summary = {"title": f"Conditional atlas along {swept}", "method": predictor.method.name}
         summary |= {"cases": [folder.name for folder in folders], "sweep": {"name": swept, "values": values}}
         save_json(summary, out / "summary.json")
@@ -137,6 +133,17 @@ def _atlas(
         found = volumes(trace.carry(labels))
         extras["volumes [ml]"] = [{names.get(label, label): volume for label, volume in found.items()}]
     return replace(trace, extras={**trace.extras, **extras})
+
+
+def _before(out: Path, sweep: str | None) -> set[str]:
+    """Names of the cases of a sweep that this one takes the place of; whatever else lies there is refused."""
+    if sweep is not None and (out / "trace.json").is_file():
+        raise InputError(f"{out} holds one atlas; choose another --out for a sweep")
+    known = load_json(out / "summary.json") if (out / "summary.json").is_file() else {}
+    if known and (sweep is None or "sweep" not in known):
+        held = "a sweep" if "sweep" in known else "an evaluation"
+        raise InputError(f"{out} holds {held}; choose another --out")
+    return {Path(str(name)).name for name in known.get("cases", ())}
 
 
 def _plain(value: Any) -> str:
