@@ -87,6 +87,25 @@ def test_networks_that_see_blocks_of_voxels_answer_at_the_images_resolution(shap
     assert torch.equal(block.sort().values, image[(0, 0, *[slice(2)] * len(shape))].flatten().sort().values)
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_registration_network_learns_in_windows_of_its_volumes(shape):
+    net, batch = net_of(len(shape), registration_window=7), batch_of(shape)
+    places = set()
+    for seed in range(4):
+        batch["near_target"] = batch["near_target"].detach().requires_grad_(True)
+        net._registered(batch, generator(seed))["similarity"].backward()
+        seen = batch["near_target"].grad[:, 0].abs().sum(dim=0).nonzero()
+        first, last = seen.amin(dim=0), seen.amax(dim=0)
+        # Rounded up to what the network halves.
+        assert ((last - first) < 8).all()
+        places.add(tuple(first.tolist()))
+    assert len(places) > 1
+    # A window larger than the images is the images, as is none.
+    whole, images = (slice(None), slice(None), *(slice(0, n) for n in shape)), net_of(len(shape))
+    assert images._window(shape, generator()) == whole
+    assert net_of(len(shape), registration_window=4000)._window(shape, generator()) == whole
+
+
 def test_networks_of_other_blocks_fit_one_lattice():
     """Stages see the same images: their sides are divided by blocks of voxels and halvings of all."""
     net = net_of(2, registration_patch=3)

@@ -25,7 +25,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from whence import kernels
-from whence.data.frame import fit_shape
+from whence.data.frame import fit_shape, up_to_multiple
 from whence.errors import InputError
 from whence.losses import bending_energy, gradient_energy, make_similarity
 from whence.models.attributes import Attributes
@@ -244,11 +244,24 @@ class DiffDef(Method):
         fixed = batch["near_target"][:, : batch["target"].shape[1]]
         atlas = torch.rand((len(fixed), *[1] * (self.dims + 1)), generator=generator) < 0.5
         moving = torch.where(atlas.to(fixed.device), batch["source"], batch["target"])
+        window = self._window(moving.shape[2:], generator)
+        moving, fixed = moving[window], fixed[window]
         velocity, compare = self._velocity(moving, fixed), make_similarity("ncc", window=WINDOW)
         there = kernels.warp(moving, kernels.exp(velocity, self.config.squarings))
         back = kernels.warp(fixed, kernels.exp(-velocity, self.config.squarings))
         similarity = (compare(there, fixed) + compare(back, moving)) / 2
         return {"similarity": similarity, "smooth": gradient_energy(velocity)}
+
+    def _window(self, shape: Sequence[int], generator: torch.Generator) -> tuple[slice, ...]:
+        """Index of the random window of images in which the registration network learns at a step."""
+        sides = up_to_multiple([self.config.registration_window] * self.dims, self.registration.multiple)
+        lengths = [min(whole, side or whole) for whole, side in zip(shape, sides, strict=True)]
+        starts = [
+            int(torch.randint(0, whole - length + 1, (), generator=generator))
+            for whole, length in zip(shape, lengths, strict=True)
+        ]
+        cuts = (slice(start, start + length) for start, length in zip(starts, lengths, strict=True))
+        return (slice(None), slice(None), *cuts)
 
     def _generated(self, batch: dict[str, torch.Tensor], generator: torch.Generator) -> dict[str, torch.Tensor]:
         """Terms of the third stage: the noise, and what the generated field does to the atlas."""

@@ -20,6 +20,7 @@ _RANGES = (
     ("registration_smoothness", 0, 1e6),
     ("vae_patch", 1, 8),
     ("registration_patch", 1, 8),
+    ("registration_window", 0, 4096),
     ("maps", 0, 256),
     ("neighbours", 1, 1000),
     ("neighbour_width", 1e-3, 100),
@@ -56,6 +57,8 @@ class DiffDefConfig:
         down: features of its U-Net from full resolution down.
         up: features on the way back.
         registration_patch: voxels a side of the blocks that it sees as channels: above 1 faster, its field coarser.
+        registration_window: voxels a side of the random windows of two images in which it learns: of volumes many more
+            steps in the same time; 0 for whole images.
         features: channels of the denoiser, from the latents' resolution down, multiples of 8.
         blocks: residual blocks of the denoiser at each level.
         attention: how many of its deepest levels attend to the conditions.
@@ -102,6 +105,7 @@ class DiffDefConfig:
     down: tuple[int, ...] = (16, 32, 32, 32, 32)
     up: tuple[int, ...] = (32, 32, 32, 32, 16, 16)
     registration_patch: int = 1
+    registration_window: int = 0
     features: tuple[int, ...] = (256, 512, 768)
     blocks: int = 2
     attention: int = 2
