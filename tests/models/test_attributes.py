@@ -133,6 +133,11 @@ def test_numbers_that_nobody_had_are_said():
     assert known.beyond({}) == []
     (said,) = known.beyond({"age": "20"})
     assert "age=20 lies 3.0 deviations from the mean" in said
+    seen = Attributes.of(("age",), [{"age": 18.0}, {"age": 40.0}, {"age": 90.0}])
+    assert seen.beyond({"age": "90"}) == []
+    for age in ("0", "90.5"):
+        (said,) = Attributes.from_dict(seen.to_dict()).beyond({"age": age})
+        assert f"age={age} lies outside of those learnt from (18 to 90)" in said
 
 
 def test_a_stray_word_among_numbers_is_no_category():

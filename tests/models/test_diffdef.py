@@ -57,7 +57,7 @@ def batch_of(shape, count=2):
 def test_each_stage_trains_its_own_part(shape):
     net, batch = net_of(len(shape)), batch_of(shape)
     optimizers = net.optimizers()
-    expected = [{"vae"}, {"registration", "moved"}, {"tokens", "unet", "fields"}]
+    expected = [{"vae"}, {"registration"}, {"tokens", "unet", "fields"}]
     for step, (parts, terms) in enumerate(
         zip(expected, ({"image", "kl"}, {"similarity", "smooth"}, {"noise", "morphology", "bending"}), strict=True)
     ):
@@ -102,8 +102,8 @@ def test_the_registration_network_learns_in_windows_of_its_volumes(shape):
     assert len(places) > 1
     # A window larger than the images is the images, as is none.
     whole, images = (slice(None), slice(None), *(slice(0, n) for n in shape)), net_of(len(shape))
-    assert images._window(shape, generator()) == whole
-    assert net_of(len(shape), registration_window=4000)._window(shape, generator()) == whole
+    assert images.registration.seen(shape, generator()) == whole
+    assert net_of(len(shape), registration_window=4000).registration.seen(shape, generator()) == whole
 
 
 def test_networks_of_other_blocks_fit_one_lattice():
@@ -241,8 +241,8 @@ def test_the_morphology_term_pulls_the_atlas_to_its_neighbours_middle():
         moved[0::2, 0], moved[1::2, 0] = 1.0, -3.0
         return moved
 
-    net._velocity = velocity
-    found = net._apart(batch["source"], batch["near_target"], net._moved)
+    net.registration.forward = velocity
+    found = net.registration.mean(batch["source"], batch["near_target"], net.registration.moved)
     torch.testing.assert_close(found[:, 0], torch.full((2, 32, 24), -1.0), atol=1e-4, rtol=0)
     assert not bool(found[:, 1].any())
 
@@ -259,7 +259,7 @@ def test_by_the_exact_gradient_a_field_comes_to_its_neighbours_middle(field):
         others = torch.tensor([[2.0, 0.0], [-2.0, 0.0]]).repeat(len(moving) // 2, 1).reshape(-1, 2, 1, 1)
         return others + (away - made.detach()).repeat_interleave(2, dim=0)
 
-    net._velocity = velocity
+    net.registration.forward = velocity
     for _ in range(20):
         term = net._morphology(made, batch).square().sum(dim=1)
         (gradient,) = torch.autograd.grad(term.sum(), made)
@@ -272,13 +272,13 @@ def test_by_the_exact_gradient_a_field_comes_to_its_neighbours_middle(field):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_registration_is_its_own_inverse(shape):
     net, batch = net_of(len(shape)), batch_of(shape)
-    torch.nn.init.normal_(net.moved.conv.weight, std=0.3, generator=generator())
-    torch.nn.init.constant_(net.moved.conv.bias, 2.0)
+    torch.nn.init.normal_(net.registration.head.conv.weight, std=0.3, generator=generator())
+    torch.nn.init.constant_(net.registration.head.conv.bias, 2.0)
     one, other = batch["source"], batch["target"]
-    there = net._velocity(one, other)
+    there = net.registration(one, other)
     assert float(there.detach().abs().max()) > 0.01
-    torch.testing.assert_close(there, -net._velocity(other, one))
-    assert not bool(net._velocity(one, one).any())
+    torch.testing.assert_close(there, -net.registration(other, one))
+    assert not bool(net.registration(one, one).any())
 
 
 @pytest.mark.parametrize("field", ["velocity", "displacement"])
@@ -290,7 +290,7 @@ def test_the_anchor_is_what_two_rounds_find(field):
     def velocity(moving, fixed):
         return torch.tensor([2.0, -1.0]).reshape(1, 2, 1, 1).expand(len(moving), 2, 32, 24) * next(rounds)
 
-    net._velocity = velocity
+    net.registration.forward = velocity
     found = net._plain(batch)
     expected = torch.tensor([1.5, -0.75]).reshape(1, 2, 1, 1).expand_as(found)
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
@@ -300,9 +300,9 @@ def test_a_frugal_term_is_the_same():
     gradients = []
     for frugal in (False, True):
         net, batch = net_of(2, frugal=frugal), batch_of(SHAPES[0])
-        torch.nn.init.normal_(net.moved.conv.weight, std=0.1, generator=generator())
+        torch.nn.init.normal_(net.registration.head.conv.weight, std=0.1, generator=generator())
         atlas = batch["source"].requires_grad_()
-        term = net._apart(atlas, batch["near_target"], net._moved).square().sum()
+        term = net.registration.mean(atlas, batch["near_target"], net.registration.moved).square().sum()
         term.backward()
         assert float(term.detach()) > 0
         gradients.append(atlas.grad)

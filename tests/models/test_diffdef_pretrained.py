@@ -49,7 +49,7 @@ def test_the_first_two_stages_are_taken_and_fall_away():
     batch["conditions"] = torch.zeros(1, 1)
     report = net.training_step(batch, net.optimizers(), lambda loss: loss.backward(), generator, 0)
     assert set(report) == {"loss", "noise", "morphology", "bending"}
-    for part in ("vae", "registration", "moved"):
+    for part in ("vae", "registration"):
         own, other = (getattr(each, part).state_dict() for each in (net, known))
         assert all(torch.equal(own[name], other[name]) for name in other)
     assert float(net.scale) == 3

@@ -55,6 +55,11 @@ def test_an_atlas_is_a_trace(run, tmp_path):
     assert trace.extras["conditions"][0]["age"] == "65"
     assert set(trace.extras["volumes [ml]"][0]) >= {"ventricles", "grey matter"}
     assert {"log Jacobian", "mean of 2 draws", "deviation of the place [mm]"} <= set(trace.extras)
+    assert cli.main(["report", str(out)]) == 0
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "<title>Conditional atlas" in page
+    # Nobody's scan has gone anywhere.
+    assert "General atlas" in page
 
 
 def test_a_sweep_has_a_page_with_a_slider(run, tmp_path):

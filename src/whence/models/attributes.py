@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ UNSEEN = 2.5
 
 @dataclass(frozen=True)
 class Attributes:
-    """What the attributes of a method's training rows were: numbers' means and deviations, words.
+    """What the attributes of a method's training rows were: numbers' means, deviations and least and most, words.
 
     A person's attributes are a vector (K,), in the order of ``names``: numbers in deviations from the mean, words by
     their place in ``words``, NaN where unknown.
@@ -26,12 +26,14 @@ class Attributes:
     names: tuple[str, ...]
     numbers: Mapping[str, tuple[float, float]]
     words: Mapping[str, tuple[str, ...]]
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> Attributes:
         """Those of training rows' conditions. Raises InputError where no row, or no two different ones, name one."""
         numbers: dict[str, tuple[float, float]] = {}
         words: dict[str, tuple[str, ...]] = {}
+        ranges: dict[str, tuple[float, float]] = {}
         for name in names:
             values = [row[name] for row in rows if name in row]
             if len(set(values)) < 2:
@@ -49,22 +51,25 @@ class Attributes:
             if all(isinstance(value, (int, float)) for value in values):
                 found = torch.tensor(values, dtype=torch.float64)
                 numbers[name] = (float(found.mean()), float(found.std()))
+                ranges[name] = (float(found.min()), float(found.max()))
             else:
                 words[name] = tuple(sorted(set(map(str, values))))
-        return cls(tuple(names), numbers, words)
+        return cls(tuple(names), numbers, words, ranges)
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Attributes:
         """From what ``to_dict`` gave."""
         numbers = {name: (float(mean), float(deviation)) for name, (mean, deviation) in content["numbers"].items()}
         words = {name: tuple(values) for name, values in content["words"].items()}
-        return cls(tuple(content["names"]), numbers, words)
+        ranges = {name: (float(least), float(most)) for name, (least, most) in content["ranges"].items()}
+        return cls(tuple(content["names"]), numbers, words, ranges)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
         numbers = {name: list(pair) for name, pair in self.numbers.items()}
         words = {name: list(values) for name, values in self.words.items()}
-        return {"names": list(self.names), "numbers": numbers, "words": words}
+        ranges = {name: list(pair) for name, pair in self.ranges.items()}
+        return {"names": list(self.names), "numbers": numbers, "words": words, "ranges": ranges}
 
     @property
     def kinds(self) -> tuple[int, ...]:
@@ -94,12 +99,18 @@ class Attributes:
         return found
 
     def beyond(self, values: Mapping[str, Any]) -> list[str]:
-        """What to say of numbers by name that hardly any training row came near; empty where there are none."""
+        """What to say of numbers by name that no training row reached, or hardly any came near."""
         said = []
         for name, (mean, deviation) in self.numbers.items():
             number = float(values.get(name, mean))
             far = abs(number - mean) / deviation
-            if far > UNSEEN:
+            least, most = self.ranges.get(name, (-math.inf, math.inf))
+            if not least <= number <= most:
+                said.append(
+                    f"note: {name}={number:g} lies outside of those learnt from ({least:g} to {most:g}): "
+                    "what is drawn there is a guess"
+                )
+            elif far > UNSEEN:
                 said.append(
                     f"note: {name}={number:g} lies {far:.1f} deviations from the mean of those learnt from "
                     f"({mean:.4g} ± {deviation:.2g}): what is drawn there is a guess"

@@ -22,24 +22,22 @@ from itertools import accumulate
 from typing import Any, ClassVar
 
 import torch
-from torch.utils.checkpoint import checkpoint
 
 from whence import kernels
-from whence.data.frame import fit_shape, up_to_multiple
+from whence.data.frame import fit_shape
 from whence.errors import InputError
-from whence.losses import bending_energy, gradient_energy, make_similarity
+from whence.losses import bending_energy
+from whence.models.amortised import AmortisedRegistration
 from whence.models.attributes import Attributes
 from whence.models.diffdef_config import DiffDefConfig
 from whence.models.diffusion import scheduler, wanted
 from whence.models.method import Method, Neighbours, Prediction, frozen
-from whence.nets import RegistrationUNet, VelocityHead
 from whence.nets.autoencoder import FieldDecoder, KLAutoencoder
 from whence.nets.diffusion import ConditionedUNet
 from whence.nets.tokens import AttributeTokens
 
 # The document's ends of the noise schedule.
 BETAS = (0.0015, 0.0205)
-WINDOW = 9
 # Voxels over which a field falls to 0 towards the end of its lattice, where an atlas goes on.
 EDGE = 4
 
@@ -71,9 +69,16 @@ class DiffDef(Method):
         self.attributes = attributes
         blocks = {"patch": config.vae_patch, "frugal": config.frugal}
         self.vae = KLAutoencoder(dims, source_channels, config.vae_features, config.latent, **blocks)
-        patch = config.registration_patch
-        self.registration = RegistrationUNet(dims, 2 * source_channels, config.down, config.up, patch)
-        self.moved = VelocityHead(dims, config.up[-1], patch=patch)
+        self.registration = AmortisedRegistration(
+            dims,
+            source_channels,
+            config.down,
+            config.up,
+            patch=config.registration_patch,
+            window=config.registration_window,
+            squarings=config.squarings,
+            frugal=config.frugal,
+        )
         self.tokens = AttributeTokens(attributes.kinds, config.width)
         self.unet = ConditionedUNet(dims, config.latent, config.features, config.blocks, config.attention, config.width)
         self.fields = FieldDecoder(self.vae, config.width if config.told else 0, config.maps)
@@ -114,7 +119,7 @@ class DiffDef(Method):
             theirs, own = (getattr(net.config, name) for net in (known, self))
             if theirs != own:
                 raise InputError(f"{place} was trained with {name} {theirs}; expected {own}, as here, to begin with it")
-        for part in ("vae", "registration", "moved"):
+        for part in ("vae", "registration"):
             getattr(self, part).load_state_dict(getattr(known, part).state_dict())
         self.scale.copy_(known.scale)
 
@@ -171,7 +176,7 @@ class DiffDef(Method):
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
         c = self.config
-        parts = ([self.vae], [self.registration, self.moved], [self.tokens, self.unet, self.fields])
+        parts = ([self.vae], [self.registration], [self.tokens, self.unet, self.fields])
         rates = (c.vae_rate, c.registration_rate, c.learning_rate)
         return [
             torch.optim.AdamW([p for net in nets for p in net.parameters()], lr=rate)
@@ -229,39 +234,12 @@ class DiffDef(Method):
         divergence = (mean.square() + deviation.square() - 2 * deviation.log() - 1) / 2
         return {"image": apart.abs().mean(), "kl": divergence.sum() / images.numel()}
 
-    def _velocity(self, moving: torch.Tensor, fixed: torch.Tensor) -> torch.Tensor:
-        """Velocity (B, D, *spatial) by which the registration network carries one image onto another.
-
-        By half of the difference of both directions' answers, which is 0 of an image to itself and turns its sign
-        with the direction: what the network would answer to anything moves no atlas.
-        """
-        shape = moving.shape[2:]
-        there = self.moved(self.registration(torch.cat([moving, fixed], dim=1)), shape)
-        return (there - self.moved(self.registration(torch.cat([fixed, moving], dim=1)), shape)) / 2
-
     def _registered(self, batch: dict[str, torch.Tensor], generator: torch.Generator) -> dict[str, torch.Tensor]:
-        """Terms of the registration network, both directions, of the atlas or a person and another person."""
+        """Terms of the registration network, of the atlas or a person and another person."""
         fixed = batch["near_target"][:, : batch["target"].shape[1]]
         atlas = torch.rand((len(fixed), *[1] * (self.dims + 1)), generator=generator) < 0.5
         moving = torch.where(atlas.to(fixed.device), batch["source"], batch["target"])
-        window = self._window(moving.shape[2:], generator)
-        moving, fixed = moving[window], fixed[window]
-        velocity, compare = self._velocity(moving, fixed), make_similarity("ncc", window=WINDOW)
-        there = kernels.warp(moving, kernels.exp(velocity, self.config.squarings))
-        back = kernels.warp(fixed, kernels.exp(-velocity, self.config.squarings))
-        similarity = (compare(there, fixed) + compare(back, moving)) / 2
-        return {"similarity": similarity, "smooth": gradient_energy(velocity)}
-
-    def _window(self, shape: Sequence[int], generator: torch.Generator) -> tuple[slice, ...]:
-        """Index of the random window of images in which the registration network learns at a step."""
-        sides = up_to_multiple([self.config.registration_window] * self.dims, self.registration.multiple)
-        lengths = [min(whole, side or whole) for whole, side in zip(shape, sides, strict=True)]
-        starts = [
-            int(torch.randint(0, whole - length + 1, (), generator=generator))
-            for whole, length in zip(shape, lengths, strict=True)
-        ]
-        cuts = (slice(start, start + length) for start, length in zip(starts, lengths, strict=True))
-        return (slice(None), slice(None), *cuts)
+        return self.registration.terms(moving, fixed, generator)
 
     def _generated(self, batch: dict[str, torch.Tensor], generator: torch.Generator) -> dict[str, torch.Tensor]:
         """Terms of the third stage: the noise, and what the generated field does to the atlas."""
@@ -283,19 +261,19 @@ class DiffDef(Method):
 
         What is left after the first is what the registration, held to smooth fields, falls short of.
         """
-        atlas, near = batch["source"], batch["near_target"]
+        atlas, near, registration = batch["source"], batch["near_target"], self.registration
         if self.config.field == "displacement":
-            first = self._apart(atlas, near, self._moved)
-            return kernels.compose(self._apart(kernels.warp(atlas, first), near, self._moved), first)
-        first = self._apart(atlas, near, self._velocity)
-        return first + self._apart(kernels.warp(atlas, self.displacement(first)), near, self._velocity)
+            first = registration.mean(atlas, near, registration.moved)
+            return kernels.compose(registration.mean(kernels.warp(atlas, first), near, registration.moved), first)
+        first = registration.mean(atlas, near)
+        return first + registration.mean(kernels.warp(atlas, self.displacement(first)), near)
 
     def _morphology(self, field: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """Mean displacement (B, D, *spatial) to the neighbours of the atlas that a field makes."""
         exact = self.config.gradient == "exact"
-        with frozen([self.registration, self.moved]), torch.set_grad_enabled(torch.is_grad_enabled() and not exact):
+        with frozen([self.registration]), torch.set_grad_enabled(torch.is_grad_enabled() and not exact):
             carried = kernels.warp(batch["source"], self.displacement(field))
-            apart = self._apart(carried, batch["near_target"], self._moved)
+            apart = self.registration.mean(carried, batch["near_target"], self.registration.moved)
         # What an exact registration would answer to a field that goes a little further: so much less.
         return apart - (field - field.detach()) if exact else apart
 
@@ -306,20 +284,6 @@ class DiffDef(Method):
         noise = torch.randn(clean.shape, generator=generator).to(clean)
         answer = self.unet(self.noise.add_noise(clean, noise, step), step, tokens)
         return (answer - wanted(self.noise, clean, noise, step)).square().mean()
-
-    def _apart(
-        self, atlas: torch.Tensor, near: torch.Tensor, answer: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-    ) -> torch.Tensor:
-        """Mean (B, D, *spatial) of what is answered to atlases and each of their neighbours (B, N * C, *spatial)."""
-        people = near.unflatten(1, (-1, atlas.shape[1]))
-        if self.config.frugal:
-            found = [checkpoint(answer, atlas, person, use_reentrant=False) for person in people.unbind(dim=1)]
-            return torch.stack(found).mean(dim=0)
-        moving = atlas[:, None].expand(-1, people.shape[1], *[-1] * (self.dims + 1)).flatten(0, 1)
-        return answer(moving, people.flatten(0, 1)).unflatten(0, people.shape[:2]).mean(dim=1)
-
-    def _moved(self, moving: torch.Tensor, fixed: torch.Tensor) -> torch.Tensor:
-        return kernels.exp(self._velocity(moving, fixed), self.config.squarings)
 
     def _solver(self, name: str) -> Any:
         return scheduler(name, self.config.noise_steps, "scaled_linear", "v_prediction", clip=False, betas=BETAS)

@@ -34,8 +34,8 @@ MEGABYTE = 1_000_000
 
 
 def _title(cases: list[dict[str, Any]]) -> str:
-    kinds = {case["kind"] for case in cases}
-    return TITLES.get(kinds.pop(), PREDICTION) if len(kinds) == 1 else PREDICTION
+    found = {case["sides"].get("prediction") or TITLES.get(case["kind"], PREDICTION) for case in cases}
+    return found.pop() if len(found) == 1 else PREDICTION
 
 
 def write_report(folder: str | Path, out: str | Path | None = None, max_megabytes: float = 60) -> Path:

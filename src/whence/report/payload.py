@@ -18,14 +18,15 @@ from whence.trace import Trace
 
 # Distinct on grey and for the common colour deficiencies (after Okabe and Ito), then repeated lighter.
 LABEL_COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#d55e00", "#cc79a7", "#7f9cff", "#b0e57c")
-KNOWN_INFO = ("id", "method", "kind", "label_names", "plane", "statistics", "whence", "contract")
+KNOWN_INFO = ("id", "method", "kind", "label_names", "plane", "statistics", "whence", "contract", "sides")
 
 
 def encode_trace(trace: Trace, name: str, key: str, blocks: Blocks, detail: Detail) -> dict[str, Any]:
     """The description of a case for the page; its arrays go into ``blocks`` under names that begin with ``key``.
 
-    ``trace.info`` may hold ``label_names`` (value to name) and, for a 2D trace that is no axial slice, a
-    ``plane`` of another name, which leaves the letters at the image's edges out.
+    ``trace.info`` may hold ``label_names`` (value to name), ``sides`` (what the page calls its ``source`` and its
+    ``prediction``) and, for a 2D trace that is no axial slice, a ``plane`` of another name, which leaves the letters at
+    the image's edges out.
     Raises InputError where source and prediction differ in dimension.
     """
     if trace.source.dims != trace.image.dims:
@@ -89,6 +90,7 @@ def encode_trace(trace: Trace, name: str, key: str, blocks: Blocks, detail: Deta
         "name": name,
         "method": str(trace.info.get("method", "")),
         "kind": str(trace.info.get("kind", "predicted")),
+        "sides": {str(side): str(title) for side, title in trace.info.get("sides", {}).items()},
         "plane": str(trace.info.get("plane", "axial")),
         "dims": trace.image.dims,
         "channels": max(images["source"]["channels"], images["prediction"]["channels"]),

@@ -28,6 +28,8 @@ from whence.train.run import check_alone, check_folder, load
 GENERAL, LABELS, NAMES = "general.nii.gz", "general_labels.nii.gz", "label_names.yaml"
 MOST = 200
 LEAST_DETERMINANT = 1e-3
+# What a page calls the images of such a trace.
+SIDES = {"source": "General atlas", "prediction": "Conditional atlas"}
 # Of the middles of two general atlases, mm: the field knows its own frame alone.
 FAR = 5.0
 
@@ -125,7 +127,7 @@ def _atlas(
     seed: int,
 ) -> Trace:
     known = {"label_names": dict(names)} if names else {}
-    given = {"conditions": conditions, "name": "the atlas", "id": name}
+    given = {"conditions": conditions, "name": "the atlas", "id": name, "sides": SIDES}
     trace = predictor.predict(atlas, row_generator(seed, "atlas"), **given, **known)
     determinant = jacobian_determinant(trace.displacement)
     extras: dict[str, Any] = {"log Jacobian": trace.image.with_tensor(determinant.clamp_min(LEAST_DETERMINANT).log())}

@@ -26,7 +26,8 @@ const SIDES = {
 const USUAL = { source: "Source", prediction: "Prediction", target: "Target (true)" };
 
 function sideName(side) {
-  const names = (loaded && SIDES[loaded.kind]) || USUAL;
+  // A trace may name its own.
+  const names = (loaded && { ...SIDES[loaded.kind], ...loaded.sides }) || USUAL;
   return names[side] || USUAL[side];
 }
 
