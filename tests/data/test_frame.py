@@ -1,6 +1,7 @@
 """How images enter a network and how its answer returns, whatever the image's orientation, spacing and size."""
 
 import itertools
+import shutil
 
 import numpy as np
 import pytest
@@ -238,6 +239,28 @@ def test_samples(table):
     assert len(slices) == 6 + 6 + 8
     assert slices.ids == ["0"] * 6 + ["1"] * 6 + ["2"] * 8
     assert slices[0]["source"].shape == (1, *survey(table, plane="axial").shape)
+
+
+@pytest.mark.parametrize("plane", [None, "axial"])
+def test_an_atlas_that_all_rows_share_is_kept_once(table, plane):
+    def samples_of(name, sources):
+        rows = [
+            {"id": row.id, "split": row.split, "source": source, "target": row.path("target")}
+            for row, source in zip(table, sources, strict=True)
+        ]
+        found = read_pairs(write_pairs(table.path.parent / name, rows))
+        return PairDataset(found, survey(found, plane=plane))
+
+    atlas = table.rows[0].path("source")
+    copies = [shutil.copy(atlas, atlas.with_name(f"copy{n}.nii.gz")) for n in range(len(table))]
+    shared, apart = samples_of("shared.csv", [atlas] * len(table)), samples_of("apart.csv", copies)
+    assert shared.ids == apart.ids
+    for name in ("source", "target"):
+        assert all(torch.equal(shared[n][name], apart[n][name]) for n in range(len(shared)))
+    places = [
+        {samples.samples[samples.ids.index(n)]["source"].data_ptr() for n in "012"} for samples in (shared, apart)
+    ]
+    assert list(map(len, places)) == [1, 3]
 
 
 def test_slices_without_anything_in_them_are_left_out(table):

@@ -114,11 +114,15 @@ class PairDataset(Dataset):
         self.ids: list[str] = []
         self.slices: list[int | None] = []
         self.grids: list[Grid] = []
+        kept: dict[tuple[Path, Path, int | None], torch.Tensor] = {}
         for number, row in enumerate(table, start=1):
             lattice, samples = self._row(row, foreground)
             stacked = frame.plane is not None and frame.across(lattice.dims) is not None
             grid = fit_grid(plane_grid(lattice, str(frame.plane)) if stacked else lattice, frame.shape)
             for place, sample in samples:
+                # An atlas that is the source of all rows is kept once; what is seen depends on the source's lattice.
+                for name in sample.keys() & row.files.keys():
+                    sample[name] = kept.setdefault((row.path(name), row.path("source"), place), sample[name])
                 if told is not None:
                     sample["conditions"] = told(row.conditions)
                 self.samples.append(sample if derive is None else sample | _derived(sample, derive))
