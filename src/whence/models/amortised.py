@@ -53,7 +53,7 @@ class AmortisedRegistration(nn.Module):
         return (there - back) / 2
 
     def moved(self, moving: torch.Tensor, fixed: torch.Tensor) -> torch.Tensor:
-        """The displacement of the velocity, in voxels."""
+        """The displacement (B, D, *spatial), voxels, of the velocity."""
         return kernels.exp(self(moving, fixed), self.squarings)
 
     def terms(self, moving: torch.Tensor, fixed: torch.Tensor, generator: torch.Generator) -> dict[str, torch.Tensor]:
@@ -77,16 +77,13 @@ class AmortisedRegistration(nn.Module):
         return tuple(found)
 
     def mean(
-        self,
-        atlas: torch.Tensor,
-        near: torch.Tensor,
-        answer: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
+        self, atlas: torch.Tensor, near: torch.Tensor, answer: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
     ) -> torch.Tensor:
-        """Mean (B, D, *spatial) of what is answered to atlases and each of their neighbours (B, N * C, *spatial).
+        """Mean (B, D, *spatial), voxels, of answers to atlases (B, C, *spatial) and their neighbours (B, N * C, *spatial).
 
-        The answer is the velocity, or that of the function that is given.
+        ``answer`` is this network, for velocities, or ``moved``, for displacements.
         """
-        people, answer = near.unflatten(1, (-1, atlas.shape[1])), answer or self
+        people = near.unflatten(1, (-1, atlas.shape[1]))
         if self.frugal:
             found = [checkpoint(answer, atlas, person, use_reentrant=False) for person in people.unbind(dim=1)]
             return torch.stack(found).mean(dim=0)

@@ -265,8 +265,8 @@ class DiffDef(Method):
         if self.config.field == "displacement":
             first = registration.mean(atlas, near, registration.moved)
             return kernels.compose(registration.mean(kernels.warp(atlas, first), near, registration.moved), first)
-        first = registration.mean(atlas, near)
-        return first + registration.mean(kernels.warp(atlas, self.displacement(first)), near)
+        first = registration.mean(atlas, near, registration)
+        return first + registration.mean(kernels.warp(atlas, self.displacement(first)), near, registration)
 
     def _morphology(self, field: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """Mean displacement (B, D, *spatial) to the neighbours of the atlas that a field makes."""

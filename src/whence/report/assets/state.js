@@ -27,8 +27,7 @@ const USUAL = { source: "Source", prediction: "Prediction", target: "Target (tru
 
 function sideName(side) {
   // A trace may name its own.
-  const names = (loaded && { ...SIDES[loaded.kind], ...loaded.sides }) || USUAL;
-  return names[side] || USUAL[side];
+  return { ...USUAL, ...SIDES[loaded?.kind], ...loaded?.sides }[side];
 }
 
 const state = {
