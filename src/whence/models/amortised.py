@@ -79,7 +79,7 @@ class AmortisedRegistration(nn.Module):
     def mean(
         self, atlas: torch.Tensor, near: torch.Tensor, answer: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
     ) -> torch.Tensor:
-        """Mean (B, D, *spatial), voxels, of answers to atlases (B, C, *spatial) and their neighbours (B, N * C, *spatial).
+        """Mean (B, D, *spatial), voxels, of answers to atlases (B, C, *spatial) and neighbours (B, N * C, *spatial).
 
         ``answer`` is this network, for velocities, or ``moved``, for displacements.
         """
