@@ -99,6 +99,7 @@ def test_neighbours_are_near_and_the_same_at_each_call():
     assert torch.equal(sample["near_target"], again["near_target"])
     # Neighbours of the thirtieth, in tenths: within four widths, others in the next lap.
     who = sample["near_target"][:, 0, 0]
+    assert torch.equal(sample["near_index"], who.long())
     assert float((who - 30).abs().max()) <= 8
     # More than there are near: nobody far stands in for them.
     many = NeighbourDataset(people, people, 30, nearness, dropped=0.0)[48]["near_target"][:, 0, 0]
@@ -124,7 +125,9 @@ def test_slices_of_several_levels_are_refused():
     with pytest.raises(InputError, match="slices of 5 levels of volumes, expected whole volumes"):
         NeighbourDataset(people, people, 4, lambda a, o: known.nearness(a, o, 0.2), dropped=0.0)
     same = _People([(n, 0.0) for n in range(50)], [3] * 50)
-    assert len(NeighbourDataset(same, same, 4, lambda a, o: known.nearness(a, o, 0.2), dropped=0.0)[0]) == 3
+    assert (
+        len(NeighbourDataset(same, same, 4, lambda a, o: known.nearness(a, o, 0.2), dropped=0.0)[0]["near_index"]) == 4
+    )
 
 
 def test_numbers_that_nobody_had_are_said():

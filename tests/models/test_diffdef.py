@@ -49,6 +49,7 @@ def batch_of(shape, count=2):
         "source": images[:, :1],
         "target": images[:, 1:2],
         "near_target": images[:, 2:4],
+        "near_index": torch.tensor([[3, 1], [1, 4]])[:count],
         "conditions": torch.tensor([[-1.0], [float("nan")]])[:count],
     }
 
@@ -282,18 +283,44 @@ def test_a_registration_is_its_own_inverse(shape):
 
 
 @pytest.mark.parametrize("field", ["velocity", "displacement"])
-def test_the_anchor_is_what_two_rounds_find(field):
+def test_the_anchor_is_what_two_rounds_find_of_each_person_once(field):
     """A registration that goes half of the way: after two rounds three quarters of it."""
     net, batch = net_of(2, gradient="exact", field=field, anchor=1.0), batch_of(SHAPES[0])
-    rounds = iter((0.5, 0.25))
+    asked = []
 
     def velocity(moving, fixed):
-        return torch.tensor([2.0, -1.0]).reshape(1, 2, 1, 1).expand(len(moving), 2, 32, 24) * next(rounds)
+        share = 0.5 if torch.equal(moving[0], batch["source"][0]) else 0.25
+        asked.append(share)
+        return torch.tensor([2.0, -1.0]).reshape(1, 2, 1, 1).expand(len(moving), 2, 32, 24) * share
 
     net.registration.forward = velocity
-    found = net._plain(batch)
+    batch["source"][1] = batch["source"][0]
+    found = net._middle(batch)
+    # Three people, of whom one stands beside both.
+    assert asked == 3 * [0.5, 0.25]
     expected = torch.tensor([1.5, -0.75]).reshape(1, 2, 1, 1).expand_as(found)
-    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+    # What is kept has eleven bits.
+    torch.testing.assert_close(found, expected, atol=1e-3, rtol=0)
+    assert torch.equal(net._middle(batch), found)
+    assert len(asked) == 6
+
+
+@pytest.mark.parametrize("registered", [0, 1])
+def test_those_who_are_not_registered_stand_where_they_lie(registered):
+    """An exact registration: the mean of all is what is still to be gone, whoever is registered."""
+    net, batch = net_of(2, gradient="exact", registered=registered), batch_of(SHAPES[0])
+    places = {number: torch.full((2, 32, 24), float(number)) for number in (1, 3, 4)}
+    net.anchor.kept = {number: place.half() for number, place in places.items()}
+    numbers, made = iter(batch["near_index"][:, : registered or None].flatten().tolist()), 0.5
+
+    def velocity(moving, fixed):
+        return torch.stack([places[next(numbers)] for _ in fixed]) - made
+
+    net.registration.forward = velocity
+    field = torch.full((2, 2, 32, 24), made, requires_grad=True)
+    found = net._morphology(field, batch, net._middle(batch))
+    expected = torch.tensor([2.0, 2.5]).reshape(2, 1, 1, 1).expand_as(found) - made
+    torch.testing.assert_close(found, expected, atol=1e-3, rtol=0)
 
 
 def test_a_frugal_term_is_the_same():
@@ -310,7 +337,7 @@ def test_a_frugal_term_is_the_same():
     torch.testing.assert_close(*gradients, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("stage", [0, 2])
+@pytest.mark.parametrize("stage", [0, 1, 2])
 def test_a_frugal_step_is_the_same(stage):
     steps = []
     for frugal in (False, True):

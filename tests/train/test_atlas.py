@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from whence import cli
-from whence.data.pairs import read_pairs
+from whence.data.pairs import read_pairs, write_pairs
 from whence.data.phantom import write_phantom
 from whence.io import read, read_labels, write
 from whence.space import Grid, Volume
@@ -44,6 +44,17 @@ def test_another_tables_general_atlas_goes(tmp_path):
     keep_general(replace(table, rows=(row,)), tmp_path)
     assert read(tmp_path / "general.nii.gz").tensor.shape == (1, 1, 8, 8)
     assert not (tmp_path / "general_labels.nii.gz").is_file()
+
+
+def test_rows_of_several_atlases_are_refused(tmp_path, capsys):
+    table = read_pairs(write_phantom("cohort", 4, 32, tmp_path / "cohort"))
+    other = table.rows[0].path("target")
+    rows = [{"id": r.id, "split": "train", **r.files, **r.conditions} for r in table.split("train")]
+    write_pairs(tmp_path / "pairs.csv", [rows[0] | {"source": other}, *rows[1:]])
+    words = ["fit", "diffdef", "--data", str(tmp_path / "pairs.csv"), "--out", str(tmp_path / "run")]
+    assert cli.main([*words, *SMALL.split(), *STEPS.split()]) == 2
+    assert "names 2 sources; diffdef expected one" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_atlas_is_a_trace(run, tmp_path):

@@ -56,6 +56,7 @@ def _stepped(method: str, recipe: str, dims: int, step: int, threads: int) -> tu
         for name, count in counts.items()
     }
     batch["conditions"] = torch.zeros(train.batch_size, len(names))
+    batch["near_index"] = torch.arange(near.count).expand(train.batch_size, -1)
     started = time.perf_counter()
     net.training_step(batch, net.optimizers(), lambda loss: loss.backward(), generator, step)
     return time.perf_counter() - started, _peak() / 2**10

@@ -20,7 +20,8 @@ class NeighbourDataset(Dataset):
 
     ``nearness`` gives weights (n,) of people's attributes (n, K) for those asked for (K,). In a share ``dropped`` of
     cases an attribute is taken for unknown, for the sample and its neighbours alike. A sample is what the person's
-    holds, its ``conditions`` (K,), and ``near_target`` (count * C, *shape); the person may be among the neighbours.
+    holds, its ``conditions`` (K,), ``near_target`` (count * C, *shape) and ``near_index`` (count,), their places in
+    the pool; the person may be among the neighbours.
     Sample ``k`` is the same at each call, so that a resumed run sees what it would have seen. Raises InputError where
     the people are slices of several levels: what an attribute means at one says nothing of another.
     """
@@ -53,7 +54,7 @@ class NeighbourDataset(Dataset):
         # One may come twice: who is left when the near ones are taken is not near.
         drawn = torch.multinomial(weights, self.count, replacement=True, generator=generator)
         near = torch.cat([self.pool[int(place)]["target"] for place in drawn])
-        return {**sample, "conditions": asked, "near_target": near}
+        return {**sample, "conditions": asked, "near_target": near, "near_index": drawn}
 
     def _weights(self, asked: torch.Tensor) -> torch.Tensor:
         key = asked.numpy().tobytes()

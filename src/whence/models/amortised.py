@@ -26,7 +26,7 @@ class AmortisedRegistration(nn.Module):
     Half of the difference of both directions' answers, which is 0 of an image to itself and turns its sign with the
     direction: what the network would answer to anything moves no atlas. Sizes divisible by ``multiple``. ``window`` is
     the side in voxels of the random windows that it learns in, 0 for whole images; ``frugal`` asks for the mean over
-    people one by one, and computes each again for the gradient.
+    people one by one, and computes each person and each direction again for the gradient.
     """
 
     def __init__(
@@ -48,9 +48,13 @@ class AmortisedRegistration(nn.Module):
 
     def forward(self, moving: torch.Tensor, fixed: torch.Tensor) -> torch.Tensor:
         there, back = (
-            self.head(self.net(torch.cat(pair, dim=1)), moving.shape[2:]) for pair in ((moving, fixed), (fixed, moving))
+            checkpoint(self._one, *pair, use_reentrant=False) if self.frugal else self._one(*pair)
+            for pair in ((moving, fixed), (fixed, moving))
         )
         return (there - back) / 2
+
+    def _one(self, moving: torch.Tensor, fixed: torch.Tensor) -> torch.Tensor:
+        return self.head(self.net(torch.cat((moving, fixed), dim=1)), moving.shape[2:])
 
     def moved(self, moving: torch.Tensor, fixed: torch.Tensor) -> torch.Tensor:
         """The displacement (B, D, *spatial), voxels, of the velocity."""

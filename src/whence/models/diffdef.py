@@ -28,6 +28,7 @@ from whence.data.frame import fit_shape
 from whence.errors import InputError
 from whence.losses import bending_energy
 from whence.models.amortised import AmortisedRegistration
+from whence.models.anchor import Anchor
 from whence.models.attributes import Attributes
 from whence.models.diffdef_config import DiffDefConfig
 from whence.models.diffusion import scheduler, wanted
@@ -79,6 +80,7 @@ class DiffDef(Method):
             squarings=config.squarings,
             frugal=config.frugal,
         )
+        self.anchor = Anchor(self.registration, config.field != "displacement")
         self.tokens = AttributeTokens(attributes.kinds, config.width)
         self.unet = ConditionedUNet(dims, config.latent, config.features, config.blocks, config.attention, config.width)
         self.fields = FieldDecoder(self.vae, config.width if config.told else 0, config.maps)
@@ -236,7 +238,7 @@ class DiffDef(Method):
 
     def _registered(self, batch: dict[str, torch.Tensor], generator: torch.Generator) -> dict[str, torch.Tensor]:
         """Terms of the registration network, of the atlas or a person and another person."""
-        fixed = batch["near_target"][:, : batch["target"].shape[1]]
+        fixed = self._near(batch, 1)
         atlas = torch.rand((len(fixed), *[1] * (self.dims + 1)), generator=generator) < 0.5
         moving = torch.where(atlas.to(fixed.device), batch["source"], batch["target"])
         return self.registration.terms(moving, fixed, generator)
@@ -249,31 +251,31 @@ class DiffDef(Method):
             return terms
         latents = self.drawn(batch["source"].shape[2:], tokens, generator, self.config.through)
         field = self.field_of(latents, tokens)
-        terms["morphology"] = self._morphology(field, batch).square().sum(dim=1).mean()
+        middle = self._middle(batch) if self.config.anchor or self.config.registered else None
+        terms["morphology"] = self._morphology(field, batch, middle).square().sum(dim=1).mean()
         terms["bending"] = bending_energy(field)
         if self.config.anchor:
-            terms["anchor"] = (field - self._plain(batch)).square().sum(dim=1).mean()
+            terms["anchor"] = (field - middle).square().sum(dim=1).mean()
         return terms
 
-    @torch.no_grad()
-    def _plain(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Mean field (B, D, *spatial) to the neighbours of the general atlas itself, in two rounds.
+    def _middle(self, batch: dict[str, torch.Tensor], count: int | None = None) -> torch.Tensor:
+        """Mean of the general atlas's own fields (B, D, *spatial) onto the neighbours, or the first ``count``."""
+        return self.anchor.mean(batch["source"], self._near(batch, count), batch["near_index"][:, :count])
 
-        What is left after the first is what the registration, held to smooth fields, falls short of.
-        """
-        atlas, near, registration = batch["source"], batch["near_target"], self.registration
-        if self.config.field == "displacement":
-            first = registration.mean(atlas, near, registration.moved)
-            return kernels.compose(registration.mean(kernels.warp(atlas, first), near, registration.moved), first)
-        first = registration.mean(atlas, near, registration)
-        return first + registration.mean(kernels.warp(atlas, self.displacement(first)), near, registration)
+    def _near(self, batch: dict[str, torch.Tensor], count: int | None) -> torch.Tensor:
+        return batch["near_target"][:, : count and count * self.channels]
 
-    def _morphology(self, field: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    def _morphology(
+        self, field: torch.Tensor, batch: dict[str, torch.Tensor], middle: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Mean displacement (B, D, *spatial) to the neighbours of the atlas that a field makes."""
-        exact = self.config.gradient == "exact"
+        exact, count = self.config.gradient == "exact", self.config.registered or None
         with frozen([self.registration]), torch.set_grad_enabled(torch.is_grad_enabled() and not exact):
             carried = kernels.warp(batch["source"], self.displacement(field))
-            apart = self.registration.mean(carried, batch["near_target"], self.registration.moved)
+            apart = self.registration.mean(carried, self._near(batch, count), self.registration.moved)
+        if count and middle is not None:
+            # Those who are registered differ from the rest by where they lie, which is known of all.
+            apart = apart + middle - self._middle(batch, count)
         # What an exact registration would answer to a field that goes a little further: so much less.
         return apart - (field - field.detach()) if exact else apart
 

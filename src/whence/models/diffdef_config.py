@@ -23,6 +23,7 @@ _RANGES = (
     ("registration_window", 0, 4096),
     ("maps", 0, 256),
     ("neighbours", 1, 1000),
+    ("registered", 0, 1000),
     ("neighbour_width", 1e-3, 100),
     ("dropped", 0, 1),
     ("morphology", 0, 1e6),
@@ -71,14 +72,16 @@ class DiffDefConfig:
         smoothing: deviation, in voxels, of the Gaussian under which the decoder's answer becomes the field: a velocity
             folds nowhere if it is smooth over voxels.
         squarings: steps of scaling and squaring.
-        neighbours: people that the atlas is registered to at a training step.
+        neighbours: people beside a training sample, among whom the atlas is to be the middle.
+        registered: to how many of them the atlas is registered at a step; for the others stands how much farther than
+            these they lie from the general atlas, found once each. 0 for all.
         neighbour_width: deviation of the Gaussian by which they are drawn, in deviations of the attributes.
         dropped: share of training samples in which an attribute is taken for unknown.
         morphology: weight of the squared mean displacement to the neighbours.
         gradient: of that term: network passes it through the registration network, as published; exact takes it for one
             that answers what is still to be gone, so that the field learns nothing that only deceives the network.
         anchor: weight of the field's squared distance from the mean of the general atlas's own registrations to the
-            neighbours, in two rounds: what decides where the images show no motion.
+            neighbours, in two rounds, found once each: what decides where the images show no motion.
         bending: weight of the field's bending energy, in voxels: of voxels twice as large it weighs 16 times as much
             against the morphology.
         frugal: whether neighbours are registered to one by one, and these and the autoencoder's blocks computed again
@@ -116,6 +119,7 @@ class DiffDefConfig:
     smoothing: float = 1.0
     squarings: int = 7
     neighbours: int = 15
+    registered: int = 0
     neighbour_width: float = 0.2
     dropped: float = 0.1
     morphology: float = 1.0
@@ -146,6 +150,8 @@ class DiffDefConfig:
         for name, known in words:
             if getattr(self, name) not in known:
                 raise ValueError(f"unknown {name} {getattr(self, name)!r}; expected one of {', '.join(known)}")
+        if self.registered > self.neighbours:
+            raise ValueError(f"expected at most {self.neighbours} registered, the neighbours; got {self.registered}")
         if self.maps and not self.told:
             raise ValueError(
                 f"maps are weighed by conditions that the decoder is told; got {self.maps} maps, told false"

@@ -122,7 +122,8 @@ class Method(nn.Module):
     def neighbourhood(cls, config: Any) -> Neighbours | None:
         """Which people's images it learns from beside a sample's; None where it looks at none.
 
-        A batch then holds ``near_target`` (B, N * C, *spatial), targets of N people of conditions near the sample's.
+        A batch then holds ``near_target`` (B, N * C, *spatial), targets of N people of conditions near the sample's,
+        and ``near_index`` (B, N), their places among all people.
         """
         return None
 

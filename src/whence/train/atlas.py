@@ -35,23 +35,20 @@ FAR = 5.0
 
 
 def keep_general(rows: PairsTable, run: Path, anew: bool = True) -> None:
-    """Keep the one source of all rows in the run's folder, with its labels; nothing where rows have several.
+    """Keep the one source of all rows in the run's folder, with its labels where they are the same in all.
 
     ``anew``: whatever another table has left there goes.
     """
     if anew:
         for name in (GENERAL, LABELS, NAMES):
             (run / name).unlink(missing_ok=True)
-    for column, name in (("source", GENERAL), ("source_labels", LABELS)):
-        found = {row.files.get(column) for row in rows}
-        path = found.pop() if len(found) == 1 else None
-        if path is None or (run / name).is_file():
-            continue
-        if column == "source":
-            write(read(path), run / name)
-        elif (run / GENERAL).is_file():
-            write_labels(read_labels(path), run / name)
-            save_yaml(rows.label_names, run / NAMES)
+    if not (run / GENERAL).is_file():
+        write(read(rows.rows[0].path("source")), run / GENERAL)
+    labels = {row.files.get("source_labels") for row in rows}
+    path = labels.pop() if len(labels) == 1 else None
+    if path is not None and not (run / LABELS).is_file():
+        write_labels(read_labels(path), run / LABELS)
+        save_yaml(rows.label_names, run / NAMES)
 
 
 def write_atlas(
@@ -174,7 +171,7 @@ def _general(run: Path, image: str | Path | None) -> Volume:
             )
         return given
     if not (run / GENERAL).is_file():
-        raise InputError(f"{run} keeps no {GENERAL}: its rows had several sources; expected the atlas as --image")
+        raise InputError(f"{run} holds no {GENERAL} any more; expected the general atlas as --image")
     return read_image(run / GENERAL)
 
 

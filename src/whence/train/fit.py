@@ -78,6 +78,8 @@ def fit(method: str, data: str | Path, out: str | Path, model: Any = None, train
     if train.threads:
         torch.set_num_threads(train.threads)
     named = chosen.conditions(model)
+    if named and (several := len({row.files["source"] for row in training_rows})) > 1:
+        raise InputError(f"{data} names {several} sources; {method} expected one, the general atlas, in all rows")
     attributes = Attributes.of(named, [row.conditions for row in training_rows]) if named else None
     try:
         net = config.build(attributes=attributes)
@@ -114,8 +116,6 @@ def fit(method: str, data: str | Path, out: str | Path, model: Any = None, train
         # Only now is it known that these settings can be trained at all.
         write_config(config, out)
     if named:
-        if (several := len({row.files["source"] for row in training_rows})) > 1:
-            print(f"note: the rows have {several} sources; {method} expects one, the general atlas, in all of them")
         keep_general(training_rows, out, anew=known is None)
     _run(trainer, net, config, samples, held_out, out)
     save_model(net, out)
