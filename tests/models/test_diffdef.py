@@ -1,57 +1,17 @@
-"""Diff-Def: stages, diffeomorphic fields, the morphology term, conditions that are heard."""
+"""Diff-Def: stages, diffeomorphic fields, conditions that are heard."""
 
 import pytest
 import torch
+from diffdef_small import KNOWN, SHAPES, batch_of, generator, net_of
 
 from whence import kernels
 from whence.data.frame import fit_shape
 from whence.field import Displacement, jacobian_determinant
-from whence.models.attributes import Attributes
 from whence.models.diffdef import DiffDef
 from whence.models.diffdef_config import DiffDefConfig
 from whence.nets.blocks import in_blocks, out_of_blocks
 from whence.space import Grid
 from whence.train.options import read_recipe
-
-SMALL = {
-    "vae_features": (8, 16),
-    "features": (16, 32),
-    "blocks": 1,
-    "attention": 1,
-    "width": 16,
-    "vae_steps": 1,
-    "registration_steps": 1,
-    "down": (8, 16),
-    "up": (16, 8),
-    "neighbours": 2,
-    "solver_steps": 3,
-    "squarings": 5,
-}
-KNOWN = Attributes(("age",), {"age": (50.0, 20.0)}, {})
-SHAPES = [(32, 24), (16, 16, 16)]
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def net_of(dims, **options):
-    torch.manual_seed(0)
-    return DiffDef(DiffDefConfig(**{**SMALL, **options}), dims, 1, 1, attributes=KNOWN)
-
-
-def batch_of(shape, count=2):
-    dims = len(shape)
-    images = torch.rand((count, 5, *shape), generator=generator(1)) * 2 - 1
-    smooth = torch.nn.functional.avg_pool2d if dims == 2 else torch.nn.functional.avg_pool3d
-    images = 3 * smooth(images, 5, 1, 2)
-    return {
-        "source": images[:, :1],
-        "target": images[:, 1:2],
-        "near_target": images[:, 2:4],
-        "near_index": torch.tensor([[3, 1], [1, 4]])[:count],
-        "conditions": torch.tensor([[-1.0], [float("nan")]])[:count],
-    }
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -86,25 +46,6 @@ def test_networks_that_see_blocks_of_voxels_answer_at_the_images_resolution(shap
     assert torch.equal(out_of_blocks(in_blocks(image, 2), 2), image)
     block = in_blocks(image, 2)[(0, slice(None), *[0] * len(shape))]
     assert torch.equal(block.sort().values, image[(0, 0, *[slice(2)] * len(shape))].flatten().sort().values)
-
-
-@pytest.mark.parametrize("shape", SHAPES)
-def test_the_registration_network_learns_in_windows_of_its_volumes(shape):
-    net, batch = net_of(len(shape), registration_window=7), batch_of(shape)
-    places = set()
-    for seed in range(4):
-        batch["near_target"] = batch["near_target"].detach().requires_grad_(True)
-        net._registered(batch, generator(seed))["similarity"].backward()
-        seen = batch["near_target"].grad[:, 0].abs().sum(dim=0).nonzero()
-        first, last = seen.amin(dim=0), seen.amax(dim=0)
-        # Rounded up to what the network halves.
-        assert ((last - first) < 8).all()
-        places.add(tuple(first.tolist()))
-    assert len(places) > 1
-    # A window larger than the images is the images, as is none.
-    whole, images = (slice(None), slice(None), *(slice(0, n) for n in shape)), net_of(len(shape))
-    assert images.registration.seen(shape, generator()) == whole
-    assert net_of(len(shape), registration_window=4000).registration.seen(shape, generator()) == whole
 
 
 def test_networks_of_other_blocks_fit_one_lattice():
@@ -230,124 +171,6 @@ def test_an_atlas_may_be_the_mean_of_several_draws():
         fields = torch.stack([net.field_of(net.drawn(SHAPES[0], tokens, draws), tokens) for _ in range(3)])
     assert float((fields[0] - fields[1]).abs().max()) > 1e-3
     torch.testing.assert_close(found.displacement, kernels.exp(fields.mean(dim=0), 5), atol=1e-4, rtol=1e-4)
-
-
-def test_the_morphology_term_pulls_the_atlas_to_its_neighbours_middle():
-    """A registration network that answers with a known motion: the term is the square of the motions' mean."""
-    net, batch = net_of(2), batch_of(SHAPES[0])
-
-    def velocity(moving, fixed):
-        # Neighbours in turn, atlas by atlas: one lies a voxel up, the other three down.
-        moved = torch.zeros(len(moving), 2, 32, 24)
-        moved[0::2, 0], moved[1::2, 0] = 1.0, -3.0
-        return moved
-
-    net.registration.forward = velocity
-    found = net.registration.mean(batch["source"], batch["near_target"], net.registration.moved)
-    torch.testing.assert_close(found[:, 0], torch.full((2, 32, 24), -1.0), atol=1e-4, rtol=0)
-    assert not bool(found[:, 1].any())
-
-
-@pytest.mark.parametrize("field", ["velocity", "displacement"])
-def test_by_the_exact_gradient_a_field_comes_to_its_neighbours_middle(field):
-    """A registration network that tells how far each is, and has no gradient of its own."""
-    net, batch = net_of(2, gradient="exact", field=field), batch_of(SHAPES[0])
-    away = torch.tensor([2.0, -1.0]).reshape(1, 2, 1, 1)
-    made = torch.zeros(2, 2, 32, 24, requires_grad=True)
-
-    def velocity(moving, fixed):
-        # A neighbour lies 2 before and one 2 behind the place that the atlas is still to go to.
-        others = torch.tensor([[2.0, 0.0], [-2.0, 0.0]]).repeat(len(moving) // 2, 1).reshape(-1, 2, 1, 1)
-        return others + (away - made.detach()).repeat_interleave(2, dim=0)
-
-    net.registration.forward = velocity
-    for _ in range(20):
-        term = net._morphology(made, batch).square().sum(dim=1)
-        (gradient,) = torch.autograd.grad(term.sum(), made)
-        made.data -= 0.25 * gradient
-    # Half of what is left at every step; by the border a motion goes on as it is there.
-    torch.testing.assert_close(made.detach(), away.expand_as(made), atol=1e-3, rtol=0)
-    assert float(term.detach().mean()) < 1e-4
-
-
-@pytest.mark.parametrize("shape", SHAPES)
-def test_a_registration_is_its_own_inverse(shape):
-    net, batch = net_of(len(shape)), batch_of(shape)
-    torch.nn.init.normal_(net.registration.head.conv.weight, std=0.3, generator=generator())
-    torch.nn.init.constant_(net.registration.head.conv.bias, 2.0)
-    one, other = batch["source"], batch["target"]
-    there = net.registration(one, other)
-    assert float(there.detach().abs().max()) > 0.01
-    torch.testing.assert_close(there, -net.registration(other, one))
-    assert not bool(net.registration(one, one).any())
-
-
-@pytest.mark.parametrize("field", ["velocity", "displacement"])
-def test_the_anchor_is_what_two_rounds_find_of_each_person_once(field):
-    """A registration that goes half of the way: after two rounds three quarters of it."""
-    net, batch = net_of(2, gradient="exact", field=field, anchor=1.0), batch_of(SHAPES[0])
-    asked = []
-
-    def velocity(moving, fixed):
-        share = 0.5 if torch.equal(moving[0], batch["source"][0]) else 0.25
-        asked.append(share)
-        return torch.tensor([2.0, -1.0]).reshape(1, 2, 1, 1).expand(len(moving), 2, 32, 24) * share
-
-    net.registration.forward = velocity
-    batch["source"][1] = batch["source"][0]
-    found = net._middle(batch)
-    # Three people, of whom one stands beside both.
-    assert asked == 3 * [0.5, 0.25]
-    expected = torch.tensor([1.5, -0.75]).reshape(1, 2, 1, 1).expand_as(found)
-    # What is kept has eleven bits.
-    torch.testing.assert_close(found, expected, atol=1e-3, rtol=0)
-    assert torch.equal(net._middle(batch), found)
-    assert len(asked) == 6
-
-
-@pytest.mark.parametrize("registered", [0, 1])
-def test_those_who_are_not_registered_stand_where_they_lie(registered):
-    """An exact registration: the mean of all is what is still to be gone, whoever is registered."""
-    net, batch = net_of(2, gradient="exact", registered=registered), batch_of(SHAPES[0])
-    places = {number: torch.full((2, 32, 24), float(number)) for number in (1, 3, 4)}
-    net.anchor.kept = {number: place.half() for number, place in places.items()}
-    numbers, made = iter(batch["near_index"][:, : registered or None].flatten().tolist()), 0.5
-
-    def velocity(moving, fixed):
-        return torch.stack([places[next(numbers)] for _ in fixed]) - made
-
-    net.registration.forward = velocity
-    field = torch.full((2, 2, 32, 24), made, requires_grad=True)
-    found = net._morphology(field, batch, net._middle(batch))
-    expected = torch.tensor([2.0, 2.5]).reshape(2, 1, 1, 1).expand_as(found) - made
-    torch.testing.assert_close(found, expected, atol=1e-3, rtol=0)
-
-
-def test_a_frugal_term_is_the_same():
-    gradients = []
-    for frugal in (False, True):
-        net, batch = net_of(2, frugal=frugal), batch_of(SHAPES[0])
-        torch.nn.init.normal_(net.registration.head.conv.weight, std=0.1, generator=generator())
-        atlas = batch["source"].requires_grad_()
-        term = net.registration.mean(atlas, batch["near_target"], net.registration.moved).square().sum()
-        term.backward()
-        assert float(term.detach()) > 0
-        gradients.append(atlas.grad)
-    # Sums of the same numbers in another order.
-    torch.testing.assert_close(*gradients, atol=1e-5, rtol=1e-4)
-
-
-@pytest.mark.parametrize("stage", [0, 1, 2])
-def test_a_frugal_step_is_the_same(stage):
-    steps = []
-    for frugal in (False, True):
-        net, batch = net_of(2, frugal=frugal, told=True), batch_of(SHAPES[0])
-        terms = net.training_step(batch, net.optimizers(), lambda loss: loss.backward(), generator(), stage)
-        steps.append((terms, {n: p.grad for n, p in net.named_parameters() if p.grad is not None}))
-    (terms, plain), (others, frugal) = steps
-    torch.testing.assert_close(terms, others)
-    assert plain.keys() == frugal.keys()
-    torch.testing.assert_close(plain, frugal, atol=1e-6, rtol=1e-4)
 
 
 def test_the_published_recipe_takes_a_step_of_each_stage_in_the_plane():

@@ -2,35 +2,13 @@
 
 import pytest
 import torch
+from diffdef_small import batch_of, generator, net_of
 
 from whence.data.frame import Frame
 from whence.errors import InputError
 from whence.models import find_method
-from whence.models.attributes import Attributes
 from whence.models.diffdef import DiffDef
-from whence.models.diffdef_config import DiffDefConfig
 from whence.models.predictor import Predictor
-
-SMALL = {
-    "vae_features": (8, 16),
-    "features": (16, 32),
-    "blocks": 1,
-    "attention": 1,
-    "width": 16,
-    "vae_steps": 2,
-    "registration_steps": 2,
-    "down": (8, 16),
-    "up": (16, 8),
-    "neighbours": 2,
-    "solver_steps": 2,
-    "squarings": 5,
-}
-KNOWN = Attributes(("age",), {"age": (50.0, 20.0)}, {})
-
-
-def net_of(seed=0, dims=2, **options):
-    torch.manual_seed(seed)
-    return DiffDef(DiffDefConfig(**{**SMALL, **options}), dims, 1, 1, attributes=KNOWN)
 
 
 def bound(net, known):
@@ -39,15 +17,11 @@ def bound(net, known):
 
 
 def test_the_first_two_stages_are_taken_and_fall_away():
-    known = net_of()
+    known = net_of(2)
     known.scale.fill_(3.0)
-    net = bound(net_of(1, pretrained="known", told=True, maps=2), known)
+    net = bound(net_of(2, seed=1, pretrained="known", told=True, maps=2), known)
     assert DiffDef.stages(net.config) == ()
-    generator = torch.Generator().manual_seed(0)
-    images = torch.rand((1, 4, 16, 16), generator=generator)
-    batch = {"source": images[:, :1], "target": images[:, 1:2], "near_target": images[:, 2:]}
-    batch["conditions"] = torch.zeros(1, 1)
-    report = net.training_step(batch, net.optimizers(), lambda loss: loss.backward(), generator, 0)
+    report = net.training_step(batch_of((16, 16)), net.optimizers(), lambda loss: loss.backward(), generator(), 0)
     assert set(report) == {"loss", "noise", "morphology", "bending"}
     for part in ("vae", "registration"):
         own, other = (getattr(each, part).state_dict() for each in (net, known))
@@ -63,9 +37,9 @@ def test_the_first_two_stages_are_taken_and_fall_away():
 
 def test_what_cannot_be_taken_is_said():
     with pytest.raises(InputError, match=r"trained with down \(8, 16\); expected \(8, 24\), as here"):
-        bound(net_of(pretrained="known", down=(8, 24)), net_of())
+        bound(net_of(2, pretrained="known", down=(8, 24)), net_of(2))
     with pytest.raises(InputError, match=r"known sees 2D images of 1 channel\(s\); expected a run of 3D images"):
-        bound(net_of(pretrained="known", dims=3), net_of())
+        bound(net_of(3, pretrained="known"), net_of(2))
     other = find_method("regnet")
     with pytest.raises(InputError, match="known is a run of 'regnet'; expected one of 'diffdef'"):
-        bound(net_of(pretrained="known"), other(other.config_class(down=(4, 8), up=(8, 4)), 2, 1, 1))
+        bound(net_of(2, pretrained="known"), other(other.config_class(down=(4, 8), up=(8, 4)), 2, 1, 1))
