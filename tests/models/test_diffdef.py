@@ -5,10 +5,11 @@ import torch
 from diffdef_small import KNOWN, SHAPES, batch_of, generator, net_of
 
 from whence import kernels
-from whence.data.frame import fit_shape
+from whence.data.frame import Frame, fit_shape
 from whence.field import Displacement, jacobian_determinant
 from whence.models.diffdef import DiffDef
 from whence.models.diffdef_config import DiffDefConfig
+from whence.models.predictor import Predictor
 from whence.nets.blocks import in_blocks, out_of_blocks
 from whence.space import Grid
 from whence.train.options import read_recipe
@@ -132,9 +133,10 @@ def test_the_field_stays_in_the_frame_it_was_learnt_in(shape):
         net.training_step(batch, optimizers, lambda loss: loss.backward(), generator(step), step)
     known = net.infer(batch, generator()).displacement
     assert float(known.abs().max()) > 1e-3
-    for change in (8, -8):
+    predictor = Predictor(net, Frame(len(shape), (1.0,) * len(shape), shape))
+    for change in (8, -8, 11):
         other = fit_shape(batch["source"], [n + change for n in shape])
-        found = net.infer({**batch, "source": other}, generator()).displacement
+        found = predictor._infer({**batch, "source": other}, generator()).displacement
         # Where the atlas goes on the field comes to rest before the end of its frame.
         seen = [n - 8 for n in shape]
         torch.testing.assert_close(fit_shape(found, seen), fit_shape(known, seen))
@@ -143,6 +145,35 @@ def test_the_field_stays_in_the_frame_it_was_learnt_in(shape):
             assert float(torch.stack(steps).max()) < 0.7 * float(known.abs().max())
             beyond = fit_shape(torch.zeros(1, 1, *shape), other.shape[2:], 1.0)
             assert float((found * beyond).abs().max()) == 0
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"told": True, "maps": 2, "gradient": "exact", "anchor": 0.5, "registered": 1}]
+)
+def test_half_precision_trains_and_its_field_has_fractions_of_a_voxel(options):
+    net, batch = net_of(2, **options), batch_of(SHAPES[0])
+    optimizers = net.optimizers()
+    for step in range(3):
+        with torch.autocast("cpu", torch.bfloat16):
+            report = net.training_step(batch, optimizers, lambda loss: loss.backward(), generator(step), step)
+        assert all(bool(torch.isfinite(value)) for value in report.values())
+    with torch.autocast("cpu", torch.bfloat16):
+        latents, tokens = net.encode(batch["target"]), net.tokens(batch["conditions"])
+        field = net.field_of(latents, tokens)
+    assert {latents.dtype, field.dtype, net.displacement(field).dtype} == {torch.float32}
+
+
+def test_the_recipe_of_volumes_takes_a_step_of_each_stage():
+    model, _ = read_recipe("diffdef-cpu-3d", DiffDef, neighbours=4)
+    torch.manual_seed(0)
+    net, batch = DiffDef(model, 3, 1, 1, attributes=KNOWN), batch_of((32, 32, 32), 1)
+    batch |= {"near_target": batch["near_target"].repeat(1, 2, 1, 1, 1), "near_index": torch.tensor([[3, 1, 3, 1]])}
+    optimizers = net.optimizers()
+    for step in (0, model.vae_steps, model.vae_steps + model.registration_steps):
+        report = net.training_step(batch, optimizers, lambda loss: loss.backward(), generator(), step)
+        assert bool(torch.isfinite(report["loss"]))
+    assert {"morphology", "anchor"} <= report.keys()
+    assert net.anchor.kept.keys() == {1, 3}
 
 
 def test_draws_are_seeded_and_conditions_heard():
@@ -224,10 +255,13 @@ def test_what_makes_no_model_is_said():
         ({"features": (16,)}, "two multiples of 8"),
         ({"neighbours": 0}, "neighbours must lie between"),
         ({"solver": "euler"}, "unknown solver"),
-        ({"through": 30}, "at most 20 through"),
+        ({"neighbours": 3, "registered": 4}, "at most 3 registered"),
+        ({"solver_steps": 30, "noise_steps": 20}, "at most 20 solver_steps"),
         ({"field": "veloctiy"}, "unknown field"),
         ({"gradient": "extact"}, "unknown gradient"),
         ({"maps": 4}, "weighed by conditions that the decoder is told"),
     ]:
         with pytest.raises(ValueError, match=reason):
             DiffDefConfig(**options)
+    with pytest.raises(ValueError, match="at most 3 through"):
+        net_of(2, through=4)

@@ -10,9 +10,11 @@ from whence.models import find_method
 from whence.models.diffdef import DiffDef
 from whence.models.predictor import Predictor
 
+FRAME = Frame(2, (1.0, 1.0), (16, 16))
 
-def bound(net, known):
-    net.bind({"known": Predictor(known, Frame(2, (1.0, 1.0), (16, 16)))}.__getitem__)
+
+def bound(net, known, frame=FRAME):
+    net.bind({"known": Predictor(known, FRAME)}.__getitem__, frame)
     return net
 
 
@@ -40,6 +42,12 @@ def test_what_cannot_be_taken_is_said():
         bound(net_of(2, pretrained="known", down=(8, 24)), net_of(2))
     with pytest.raises(InputError, match=r"known sees 2D images of 1 channel\(s\); expected a run of 3D images"):
         bound(net_of(3, pretrained="known"), net_of(2))
+    coarse = Frame(2, (2.5, 2.5), (16, 16))
+    with pytest.raises(InputError, match=r"known was trained on voxels of 1x1 mm; expected 2\.5x2\.5 mm"):
+        bound(net_of(2, pretrained="known"), net_of(2), coarse)
+    sides = Frame(2, (1.0, 1.0), (16, 16), plane="sagittal")
+    with pytest.raises(InputError, match="known was trained on axial slices; expected sagittal ones"):
+        bound(net_of(2, pretrained="known"), net_of(2), sides)
     other = find_method("regnet")
     with pytest.raises(InputError, match="known is a run of 'regnet'; expected one of 'diffdef'"):
         bound(net_of(2, pretrained="known"), other(other.config_class(down=(4, 8), up=(8, 4)), 2, 1, 1))

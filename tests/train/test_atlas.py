@@ -1,6 +1,7 @@
 """Conditional atlases on the command line: fit, atlas, sweep, report, evaluate; what makes no sense is said."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -46,11 +47,12 @@ def test_another_tables_general_atlas_goes(tmp_path):
     assert not (tmp_path / "general_labels.nii.gz").is_file()
 
 
-def test_rows_of_several_atlases_are_refused(tmp_path, capsys):
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_rows_of_several_atlases_are_refused(tmp_path, capsys, split):
     table = read_pairs(write_phantom("cohort", 4, 32, tmp_path / "cohort"))
     other = table.rows[0].path("target")
     rows = [{"id": r.id, "split": "train", **r.files, **r.conditions} for r in table.split("train")]
-    write_pairs(tmp_path / "pairs.csv", [rows[0] | {"source": other}, *rows[1:]])
+    write_pairs(tmp_path / "pairs.csv", [rows[0] | {"source": other, "split": split}, *rows[1:]])
     words = ["fit", "diffdef", "--data", str(tmp_path / "pairs.csv"), "--out", str(tmp_path / "run")]
     assert cli.main([*words, *SMALL.split(), *STEPS.split()]) == 2
     assert "names 2 sources; diffdef expected one" in capsys.readouterr().err
@@ -85,8 +87,12 @@ def test_a_sweep_has_a_page_with_a_slider(run, tmp_path):
 def test_rows_bring_their_conditions(run, tmp_path):
     table = run.parent / "cohort" / "pairs.csv"
     assert cli.main(["evaluate", str(run), "--data", str(table), "--out", str(tmp_path / "e")]) == 0
-    header = (tmp_path / "e" / "metrics.csv").read_text().splitlines()[0]
-    assert "dice" in header
+    tested = read_pairs(table).split("test")
+    for row in tested:
+        found = Trace.load(tmp_path / "e" / "cases" / row.id).extras["conditions"][0]
+        assert found == {name: row.conditions[name] for name in found}
+        assert found.keys() >= row.conditions.keys() & {"age", "ventricular_volume"}
+    assert tested.rows
 
 
 def test_a_condition_that_nobody_had_is_said(run, tmp_path, capsys):
@@ -94,6 +100,14 @@ def test_a_condition_that_nobody_had_is_said(run, tmp_path, capsys):
     assert "note: age=400 lies" in capsys.readouterr().out
     assert cli.main(["atlas", str(run), "--sweep", "age=40:60:10", "--out", str(tmp_path / "ages")]) == 0
     assert "note: age" not in capsys.readouterr().out
+
+
+def test_a_run_without_its_conditions_is_said(run, tmp_path, capsys):
+    other = tmp_path / "run"
+    shutil.copytree(run, other)
+    (other / "attributes.json").unlink()
+    assert cli.main(["atlas", str(other), "--out", str(tmp_path / "x")]) == 2
+    assert "has no attributes.json" in capsys.readouterr().err
 
 
 def test_an_atlas_that_lies_elsewhere_is_refused(run, tmp_path, capsys):
@@ -118,6 +132,8 @@ def test_an_atlas_that_lies_elsewhere_is_refused(run, tmp_path, capsys):
             "expected a sweep of 2 to 200 values from FIRST to LAST by STEP; 'age=20:30:20' has 1",
         ),
         (["--sweep", "age=80"], "age=FIRST:LAST:STEP"),
+        (["--sweep", "age=nan:80:5"], "age=FIRST:LAST:STEP"),
+        (["--sweep", "age=20:inf:5"], "age=FIRST:LAST:STEP"),
         (["--sweep", "age=20:80:20", "--condition", "age=3"], "as a condition and as a sweep"),
         (["--samples", "0"], "1 sample or more"),
     ],

@@ -133,16 +133,8 @@ def measure(row: Row, data: Path, work: Path) -> dict[str, Any]:
     table = write_phantom("cohort", n, size, data / f"cohort_{n}_{size}_{dims}", dims)
     people, means = read_pairs(table), read_pairs(table.parent / MEANS)
     by, unseen = settings.pop("by", ""), settings.pop("unseen", None)
-    general = read_image(people.rows[0].path("source"))
-    if by == "nothing":
-        atlas: Atlas = lambda conditions: _carried(general, Displacement.identity(general.grid))  # noqa: E731
-    elif by == "truth":
-        atlas = lambda conditions: _carried(general, _true(size, dims, conditions))  # noqa: E731
-    elif by == "picture":
-        atlas = lambda conditions: _found(_carried(general, _true(size, dims, conditions)).image, general)  # noqa: E731
-    elif by == "average":
-        averaged = _Average(people.split("train"), settings["count"])
-        atlas = lambda conditions: _carried(general, averaged(conditions))  # noqa: E731
+    if by:
+        atlas = _unlearnt(by, people, settings.get("count", 0), size)
     else:
         known = _without(table, unseen) if unseen else table
         # All that learn from everybody begin with one autoencoder and one registration network.
@@ -202,6 +194,27 @@ def _judged(
         band = [error for error, age in zip(wrong, ages, strict=True) if unseen[0] <= age <= unseen[1]]
         cells["unseen: volume error [%]"] = f"{np.mean(band):.1f}, at most {max(band):.1f}"
     return cells
+
+
+def _unlearnt(by: str, people: PairsTable, count: int, size: int) -> Atlas:
+    """The atlas that no network gives: the general one, the true mean's, or an average of people."""
+    general = read_image(people.rows[0].path("source"))
+
+    def nothing(conditions: Mapping[str, float]) -> Made:
+        return _carried(general, Displacement.identity(general.grid))
+
+    def truth(conditions: Mapping[str, float]) -> Made:
+        return _carried(general, _true(size, general.dims, conditions))
+
+    def picture(conditions: Mapping[str, float]) -> Made:
+        return _found(truth(conditions).image, general)
+
+    averaged = _Average(people.split("train"), count)
+
+    def average(conditions: Mapping[str, float]) -> Made:
+        return _carried(general, averaged(conditions))
+
+    return {"nothing": nothing, "truth": truth, "picture": picture, "average": average}[by]
 
 
 def _learnt(

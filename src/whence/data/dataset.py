@@ -124,7 +124,10 @@ class PairDataset(Dataset):
                 for name in sample.keys() & row.files.keys():
                     sample[name] = kept.setdefault((row.path(name), row.path("source"), place), sample[name])
                 if told is not None:
-                    sample["conditions"] = told(row.conditions)
+                    try:
+                        sample["conditions"] = told(row.conditions)
+                    except InputError as error:
+                        raise InputError(f"row {row.id!r} of {table.path}: {error}") from error
                 self.samples.append(sample if derive is None else sample | _derived(sample, derive))
                 self.ids.append(row.id)
                 self.slices.append(place)

@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 from whence.data.dataset import PairDataset
 from whence.errors import InputError
 
-# How often the people are gone through, each time with other neighbours, before the order repeats itself.
+# Samples of each person, with other neighbours each time.
 LAPS = 64
 Nearness = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -38,7 +38,6 @@ class NeighbourDataset(Dataset):
                 f"people are compared with those of like conditions; got slices of {len(levels)} levels of volumes, "
                 "expected whole volumes, without --plane, or the same slice of everybody"
             )
-        self.weights: dict[bytes, torch.Tensor] = {}
 
     def __len__(self) -> int:
         return LAPS * len(self.people)
@@ -53,15 +52,11 @@ class NeighbourDataset(Dataset):
         weights = self._weights(asked)
         # One may come twice: who is left when the near ones are taken is not near.
         drawn = torch.multinomial(weights, self.count, replacement=True, generator=generator)
-        near = torch.cat([self.pool[int(place)]["target"] for place in drawn])
+        # As they are kept, for a volume taken from the pool is made into single precision with all that is beside it.
+        near = torch.cat([self.pool.samples[place]["target"] for place in drawn.tolist()]).float()
         return {**sample, "conditions": asked, "near_target": near, "near_index": drawn}
 
     def _weights(self, asked: torch.Tensor) -> torch.Tensor:
-        key = asked.numpy().tobytes()
-        if key not in self.weights:
-            found = self.nearness(asked, self.attributes)
-            if not bool((found > 0).any()):
-                # Nobody is like this: all are as good as each other.
-                found = torch.ones_like(found)
-            self.weights[key] = found
-        return self.weights[key]
+        found = self.nearness(asked, self.attributes)
+        # Where nobody is like this, all are as good as each other.
+        return found if bool((found > 0).any()) else torch.ones_like(found)

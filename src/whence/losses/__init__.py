@@ -1,6 +1,7 @@
 """What training and registration minimise: similarity, regularity, adversarial terms."""
 
 from whence.losses.adversarial import lsgan_discriminator, lsgan_generator
+from whence.losses.both_ways import both_ways
 from whence.losses.regularity import bending_energy, gradient_energy
 from whence.losses.similarity import (
     SIMILARITIES,
@@ -15,6 +16,7 @@ __all__ = [
     "Similarity",
     "across_modalities",
     "bending_energy",
+    "both_ways",
     "gradient_energy",
     "lsgan_discriminator",
     "lsgan_generator",

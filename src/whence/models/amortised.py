@@ -1,11 +1,11 @@
-"""The amortised registration network of Diff-Def: it learns on pairs of people, then says how far an atlas lies off.
+"""The amortised registration network of Diff-Def: it learns on people, then says how far an atlas lies off.
 
 U-Net after VoxelMorph (Balakrishnan et al. 2019), both directions, local correlation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from whence import kernels
 from whence.data.frame import up_to_multiple
-from whence.losses import gradient_energy, make_similarity
+from whence.losses import both_ways, make_similarity
 from whence.nets import RegistrationUNet, VelocityHead
 
 # Voxels a side within which images are correlated.
@@ -64,11 +64,7 @@ class AmortisedRegistration(nn.Module):
         """Of one window of both images how unlike they are, carried both ways, and the velocity's gradient energy."""
         seen = self.seen(moving.shape[2:], generator)
         moving, fixed = moving[seen], fixed[seen]
-        velocity, compare = self(moving, fixed), make_similarity("ncc", window=CORRELATED)
-        there = kernels.warp(moving, kernels.exp(velocity, self.squarings))
-        back = kernels.warp(fixed, kernels.exp(-velocity, self.squarings))
-        similarity = (compare(there, fixed) + compare(back, moving)) / 2
-        return {"similarity": similarity, "smooth": gradient_energy(velocity)}
+        return both_ways(self(moving, fixed), moving, fixed, make_similarity("ncc", window=CORRELATED), self.squarings)
 
     def seen(self, shape: Sequence[int], generator: torch.Generator) -> tuple[slice, ...]:
         """Index of a random window of images (B, C, *shape); as large as they are, where that is no larger."""
@@ -80,16 +76,11 @@ class AmortisedRegistration(nn.Module):
             found.append(slice(start, start + length))
         return tuple(found)
 
-    def mean(
-        self, atlas: torch.Tensor, near: torch.Tensor, answer: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-    ) -> torch.Tensor:
-        """Mean (B, D, *spatial), voxels, of answers to atlases (B, C, *spatial) and neighbours (B, N * C, *spatial).
-
-        ``answer`` is this network, for velocities, or ``moved``, for displacements.
-        """
+    def mean(self, atlas: torch.Tensor, near: torch.Tensor) -> torch.Tensor:
+        """Mean displacement (B, D, *spatial), voxels, of atlases (B, C, *spatial) to people (B, N * C, *spatial)."""
         people = near.unflatten(1, (-1, atlas.shape[1]))
         if self.frugal:
-            found = [checkpoint(answer, atlas, person, use_reentrant=False) for person in people.unbind(dim=1)]
+            found = [checkpoint(self.moved, atlas, person, use_reentrant=False) for person in people.unbind(dim=1)]
             return torch.stack(found).mean(dim=0)
         moving = atlas[:, None].expand(-1, people.shape[1], *[-1] * (atlas.ndim - 1)).flatten(0, 1)
-        return answer(moving, people.flatten(0, 1)).unflatten(0, people.shape[:2]).mean(dim=1)
+        return self.moved(moving, people.flatten(0, 1)).unflatten(0, people.shape[:2]).mean(dim=1)

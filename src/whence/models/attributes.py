@@ -61,7 +61,7 @@ class Attributes:
         """From what ``to_dict`` gave."""
         numbers = {name: (float(mean), float(deviation)) for name, (mean, deviation) in content["numbers"].items()}
         words = {name: tuple(values) for name, values in content["words"].items()}
-        ranges = {name: (float(least), float(most)) for name, (least, most) in content["ranges"].items()}
+        ranges = {name: (float(least), float(most)) for name, (least, most) in content.get("ranges", {}).items()}
         return cls(tuple(content["names"]), numbers, words, ranges)
 
     def to_dict(self) -> dict[str, Any]:

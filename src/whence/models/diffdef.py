@@ -24,8 +24,7 @@ from typing import Any, ClassVar
 import torch
 
 from whence import kernels
-from whence.data.frame import fit_shape
-from whence.errors import InputError
+from whence.data.frame import Frame, fit_shape
 from whence.losses import bending_energy
 from whence.models.amortised import AmortisedRegistration
 from whence.models.anchor import Anchor
@@ -33,6 +32,7 @@ from whence.models.attributes import Attributes
 from whence.models.diffdef_config import DiffDefConfig
 from whence.models.diffusion import scheduler, wanted
 from whence.models.method import Method, Neighbours, Prediction, frozen
+from whence.models.pretrained import checked
 from whence.nets.autoencoder import FieldDecoder, KLAutoencoder
 from whence.nets.diffusion import ConditionedUNet
 from whence.nets.tokens import AttributeTokens
@@ -51,6 +51,8 @@ class DiffDef(Method):
     optional: ClassVar[tuple[str, ...]] = ()
     draws: ClassVar[bool] = True
     augmented: ClassVar[bool] = False
+    # No network sees the atlas that it carries, and its field keeps the place in which it was learnt.
+    padded: ClassVar[bool] = False
     sampling: ClassVar[tuple[str, ...]] = ("solver", "solver_steps", "averaged")
 
     def __init__(
@@ -66,6 +68,8 @@ class DiffDef(Method):
             raise ValueError(
                 f"atlas and people are seen by one autoencoder; got {source_channels} and {target_channels} channels"
             )
+        if config.through > config.solver_steps:
+            raise ValueError(f"expected at most {config.solver_steps} through; got {config.through}")
         self.config, self.dims, self.channels = config, dims, source_channels
         self.attributes = attributes
         blocks = {"patch": config.vae_patch, "frugal": config.frugal}
@@ -105,22 +109,12 @@ class DiffDef(Method):
     def stages(cls, config: DiffDefConfig) -> tuple[int, ...]:
         return () if config.pretrained else (config.vae_steps, config.registration_steps)
 
-    def bind(self, load: Callable[[str], Any]) -> None:
+    def bind(self, load: Callable[[str], Any], frame: Frame | None = None) -> None:
         place = self.config.pretrained
         if not place:
             return
-        run = load(place)
-        known, frame = run.method, run.frame
-        if known.name != self.name:
-            raise InputError(f"{place} is a run of {known.name!r}; expected one of {self.name!r} to begin with")
-        images = [(known.dims, frame.source_channels), (self.dims, self.channels)]
-        if images[0] != images[1]:
-            found, own = (f"{dims}D images of {channels} channel(s)" for dims, channels in images)
-            raise InputError(f"{place} sees {found}; expected a run of {own} to begin with")
-        for name in ("vae_features", "vae_patch", "latent", "down", "up", "registration_patch"):
-            theirs, own = (getattr(net.config, name) for net in (known, self))
-            if theirs != own:
-                raise InputError(f"{place} was trained with {name} {theirs}; expected {own}, as here, to begin with it")
+        shapes = ("vae_features", "vae_patch", "latent", "down", "up", "registration_patch")
+        known = checked(load(place), place, self, shapes, frame)
         for part in ("vae", "registration"):
             getattr(self, part).load_state_dict(getattr(known, part).state_dict())
         self.scale.copy_(known.scale)
@@ -132,30 +126,36 @@ class DiffDef(Method):
     def field_of(self, latents: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         """Velocity, or displacement, (B, D, *spatial) in voxels, of latents and of tokens (B, K, width)."""
         field = self.fields(latents / self.scale, tokens.mean(dim=1) if self.config.told else None)
-        return kernels.gaussian(field, self.config.smoothing) if self.config.smoothing else field
+        with torch.autocast(field.device.type, enabled=False):
+            return kernels.gaussian(field, self.config.smoothing) if self.config.smoothing else field
 
     def displacement(self, field: torch.Tensor) -> torch.Tensor:
         """The displacement of a field, in voxels."""
         return field if self.config.field == "displacement" else kernels.exp(field, self.config.squarings)
 
     def drawn(
-        self, shape: Sequence[int], tokens: torch.Tensor, generator: torch.Generator, through: int = 0
+        self,
+        shape: Sequence[int],
+        tokens: torch.Tensor,
+        generator: torch.Generator,
+        through: int = 0,
+        on_step: Callable[[int], None] | None = None,
     ) -> torch.Tensor:
         """Latents (B, L, *lower) for images of ``shape`` under conditions.
 
-        Gradients pass through the last ``through`` steps.
+        Gradients pass through the last ``through`` steps; ``on_step`` is called with those that are done.
         """
         c = self.config
         lower = [n // self.vae.multiple for n in shape]
-        latents = torch.randn((len(tokens), c.latent, *lower), generator=generator).to(tokens)
+        latents = torch.randn((len(tokens), c.latent, *lower), generator=generator).to(tokens.device)
         solver = self._solver(c.solver)
         solver.set_timesteps(c.solver_steps)
         for done, time in enumerate(solver.timesteps, start=1):
             with torch.set_grad_enabled(torch.is_grad_enabled() and done > c.solver_steps - through):
                 answer = self.unet(latents, time.expand(len(latents)).to(latents.device), tokens)
                 latents = solver.step(answer, time, latents).prev_sample
-            if self.on_step is not None:
-                self.on_step(done, c.solver_steps)
+            if on_step is not None:
+                on_step(done)
         return latents
 
     @torch.no_grad()
@@ -163,9 +163,14 @@ class DiffDef(Method):
         atlas, count = batch["source"], self.config.averaged
         shape = tuple(self.lattice.tolist()) if bool(self.lattice.all()) else atlas.shape[2:]
         tokens, drawn = self.tokens(batch["conditions"]), 0.0
-        image = self.config.field == "image"
-        for _ in range(count):
-            latents = self.drawn(shape, tokens, generator)
+        image, steps = self.config.field == "image", self.config.solver_steps
+        for draw in range(count):
+
+            def report(done: int, before: int = draw * steps) -> None:
+                if self.on_step is not None:
+                    self.on_step(before + done, count * steps)
+
+            latents = self.drawn(shape, tokens, generator, on_step=report)
             drawn = drawn + (self.vae.decode(latents / self.scale) if image else self.field_of(latents, tokens)) / count
         if image:
             return Prediction(fit_shape(drawn.clamp(-1, 1), atlas.shape[2:]))
@@ -237,7 +242,7 @@ class DiffDef(Method):
         return {"image": apart.abs().mean(), "kl": divergence.sum() / images.numel()}
 
     def _registered(self, batch: dict[str, torch.Tensor], generator: torch.Generator) -> dict[str, torch.Tensor]:
-        """Terms of the registration network, of the atlas or a person and another person."""
+        """Terms of the registration network, of the atlas or a person and a person of like conditions."""
         fixed = self._near(batch, 1)
         atlas = torch.rand((len(fixed), *[1] * (self.dims + 1)), generator=generator) < 0.5
         moving = torch.where(atlas.to(fixed.device), batch["source"], batch["target"])
@@ -266,13 +271,16 @@ class DiffDef(Method):
         return batch["near_target"][:, : count and count * self.channels]
 
     def _morphology(
-        self, field: torch.Tensor, batch: dict[str, torch.Tensor], middle: torch.Tensor | None = None
+        self, field: torch.Tensor, batch: dict[str, torch.Tensor], middle: torch.Tensor | None
     ) -> torch.Tensor:
-        """Mean displacement (B, D, *spatial) to the neighbours of the atlas that a field makes."""
+        """Mean displacement (B, D, *spatial) to the neighbours of the atlas that a field makes.
+
+        ``middle`` is where all of them lie from the general atlas, for those who are not registered.
+        """
         exact, count = self.config.gradient == "exact", self.config.registered or None
         with frozen([self.registration]), torch.set_grad_enabled(torch.is_grad_enabled() and not exact):
             carried = kernels.warp(batch["source"], self.displacement(field))
-            apart = self.registration.mean(carried, self._near(batch, count), self.registration.moved)
+            apart = self.registration.mean(carried, self._near(batch, count))
         if count and middle is not None:
             # Those who are registered differ from the rest by where they lie, which is known of all.
             apart = apart + middle - self._middle(batch, count)

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import nn
 
+from whence.data.frame import Frame
 from whence.models.attributes import Attributes
 
 
@@ -67,8 +68,9 @@ class Method(nn.Module):
     of different people, images of two domains. One that ``draws`` has another answer for another
     generator; ``sampling`` are the options by which it does, which may be others when it predicts. One that looks at a
     volume's slices ``together`` infers all of them in one batch, in their order. For one that is ``framed`` a place is
-    where in the frame of training it lies, to which smaller images are padded. One whose source is an atlas, the same
-    for all, is not ``augmented``: a field that follows from no image is not mirrored with one.
+    where in the frame of training it lies, to which smaller images are padded. One that is not ``padded`` takes
+    images of any size when it predicts. One whose source is an atlas, the same for all, is not ``augmented``: a
+    field that follows from no image is not mirrored with one.
     A method that estimates where two images disagree offers
     ``spatial_error(moving, fixed)``, one that gives an image another's appearance ``translate(source,
     reference)``; both take and return images (B, C, *spatial) in [-1, 1] on one lattice and let gradients pass.
@@ -85,6 +87,7 @@ class Method(nn.Module):
     sampling: ClassVar[tuple[str, ...]] = ()
     together: ClassVar[bool] = False
     framed: ClassVar[bool] = False
+    padded: ClassVar[bool] = True
     augmented: ClassVar[bool] = True
     config_class: ClassVar[type]
     config: Any
@@ -139,8 +142,8 @@ class Method(nn.Module):
         """
         return {}
 
-    def bind(self, load: Callable[[str], Any]) -> None:
-        """Prepare for training what other runs contribute; ``load`` gives the Predictor of a run folder."""
+    def bind(self, load: Callable[[str], Any], frame: Frame | None = None) -> None:
+        """Prepare for training, in a frame, what other runs contribute; ``load`` gives a run folder's Predictor."""
 
     def derive(self, sample: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Further tensors (1, K, *spatial) of a sample's images (1, C, *spatial), made once and kept for training.

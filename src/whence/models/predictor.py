@@ -183,7 +183,8 @@ class Predictor:
     def _infer(self, inputs: dict[str, torch.Tensor], generator: torch.Generator) -> Prediction:
         shape = tuple(inputs["source"].shape[2:])
         least = self.frame.shape if self.method.framed else shape
-        enough = up_to_multiple(tuple(map(max, shape, least)), self.method.multiple)
+        multiple = self.method.multiple if self.method.padded else 1
+        enough = up_to_multiple(tuple(map(max, shape, least)), multiple)
         device = next(self.method.parameters()).device
         beyond = {name: 0.0 if name.endswith(("_labels", "_mask", "_cavity")) else -1.0 for name in inputs}
         size = len(inputs["source"]) if self.method.together else self.batch

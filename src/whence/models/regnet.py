@@ -17,8 +17,9 @@ from typing import Any, ClassVar
 import torch
 
 from whence import kernels
+from whence.data.frame import Frame
 from whence.errors import InputError
-from whence.losses import SIMILARITIES, Similarity, gradient_energy, make_similarity
+from whence.losses import SIMILARITIES, Similarity, both_ways, make_similarity
 from whence.models.evaluator import evaluator_similarity
 from whence.models.method import Method, Prediction
 from whence.nets import RegistrationUNet, VelocityHead
@@ -78,7 +79,7 @@ class RegNet(Method):
         self._compare: Similarity | None = None
         self._shown: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None
 
-    def bind(self, load: Callable[[str], Any]) -> None:
+    def bind(self, load: Callable[[str], Any], frame: Frame | None = None) -> None:
         name = self.config.similarity
         if name in SIMILARITIES:
             windows = {"ncc": {"window": self.config.similarity_window}}
@@ -154,13 +155,8 @@ class RegNet(Method):
         if compare is None:
             raise ValueError("a registration network is trained after `bind` has given it its similarity")
         source, target = batch["source"], batch["target"]
-        velocity = self.velocity(source, target)
-        shown = source
+        velocity, shown = self.velocity(source, target), source
         if self._shown is not None:
             with torch.no_grad():
                 shown = self._shown(source, target)
-        forward = kernels.exp(velocity, self.config.squarings)
-        backward = kernels.exp(-velocity, self.config.squarings)
-        there = compare(kernels.warp(shown, forward), target)
-        back = compare(kernels.warp(target, backward), shown)
-        return {"similarity": (there + back) / 2, "smooth": gradient_energy(velocity)}
+        return both_ways(velocity, shown, target, compare, self.config.squarings)

@@ -21,6 +21,7 @@ class KLAutoencoder(nn.Module):
     ``features`` from the image's resolution down, each level half the one before; ``multiple`` divides the images. With
     ``patch`` above 1 the finest level sees blocks of so many voxels a side as channels: a fraction of the time. A
     ``frugal`` one computes each block again for the gradient and keeps nothing of its inside: a fraction of the memory.
+    It answers in single precision, whatever it computes in.
     """
 
     def __init__(
@@ -58,15 +59,15 @@ class KLAutoencoder(nn.Module):
         for block in self.net.encoder.blocks:
             features = _through(block, features, self.frugal)
         # MONAI's bounds, between which a deviation is finite.
-        logarithm = self.net.quant_conv_log_sigma(features).clamp(-30, 20)
-        return self.net.quant_conv_mu(features), (logarithm / 2).exp()
+        logarithm = self.net.quant_conv_log_sigma(features).float().clamp(-30, 20)
+        return self.net.quant_conv_mu(features).float(), (logarithm / 2).exp()
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """Images of latents."""
         features = self.net.post_quant_conv(latents)
         for block in self.net.decoder.blocks:
             features = _through(block, features, self.frugal)
-        return out_of_blocks(features, self.patch)
+        return out_of_blocks(features.float(), self.patch)
 
 
 def _through(block: nn.Module, features: torch.Tensor, frugal: bool) -> torch.Tensor:
@@ -95,7 +96,7 @@ class Told(nn.Module):
         features = features * (1 + scale) + shift
         if self.maps is None:
             return features
-        placed = torch.tensordot(share, self.maps, dims=1)
+        placed = torch.tensordot(share.to(self.maps), self.maps, dims=1)
         mode = "bilinear" if self.dims == 2 else "trilinear"
         return features + F.interpolate(placed, features.shape[2:], mode=mode, align_corners=True)
 
@@ -137,7 +138,8 @@ class FieldDecoder(nn.Module):
             features = _through(block, features, self.frugal)
             if read is not None and str(place) in self.told:
                 features = self.told[str(place)](features, read)
-        return out_of_blocks(features, self.patch)
+        # Places are no whole voxels, of which half precision has 128.
+        return out_of_blocks(features.float(), self.patch)
 
     def begin_as(self, vae: KLAutoencoder) -> None:
         """Take the weights of the image's decoder, all but the last layer's."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -146,7 +148,8 @@ def _before(out: Path, sweep: str | None) -> set[str]:
 
 
 def _plain(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    """As a part of a folder's name."""
+    return re.sub(r"[^\w.+-]", "-", f"{value:.12g}" if isinstance(value, float) else str(value))
 
 
 def volumes(labels: Volume) -> dict[str, float]:
@@ -182,6 +185,8 @@ def _swept(sweep: str | None, names: Sequence[str]) -> tuple[str, list[float]]:
     name, _, numbers = sweep.partition("=")
     try:
         first, last, step = map(float, numbers.split(":"))
+        if not all(map(math.isfinite, (first, last, step))):
+            raise ValueError("not finite")
     except ValueError as error:
         raise InputError(f"expected a sweep as {names[0]}=FIRST:LAST:STEP; got {sweep!r}") from error
     if name not in names:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ class Watch(Callback):
     def __init__(self, path: Path, description: str) -> None:
         self.path, self.description = path, description
         self.sums: dict[str, torch.Tensor] = {}
-        self.count = 0
+        self.counts: Counter[str] = Counter()
         self.held_out: list[dict[str, float]] = []
         self.started = time.monotonic()
         self.bar: Progress | None = None
@@ -54,7 +55,8 @@ class Watch(Callback):
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         for name, value in outputs.items():
             self.sums[name] = self.sums.get(name, torch.zeros(())) + value.detach().float().cpu()
-        self.count += 1
+        # Terms change where a stage ends.
+        self.counts.update(outputs.keys())
         if self.bar is not None:
             self.bar.update(self.task, completed=pl_module.first_step + batch_idx + 1)
 
@@ -64,9 +66,9 @@ class Watch(Callback):
         self.held_out.append({f"val_{name}": float(value) for name, value in outputs.items()})
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        if not trainer.is_global_zero or not self.count:
+        if not trainer.is_global_zero or not self.counts:
             return
-        row = {name: float(value) / self.count for name, value in self.sums.items()}
+        row = {name: float(value) / self.counts[name] for name, value in self.sums.items()}
         for name in self.held_out[0] if self.held_out else ():
             row[name] = sum(part[name] for part in self.held_out) / len(self.held_out)
         step = min(pl_module.first_step + pl_module.settings.save_every, pl_module.settings.steps)
@@ -76,7 +78,7 @@ class Watch(Callback):
         if self.bar is not None:
             shown = [f"{name} {row[name]:.3f}" for name in row if name.startswith("val_") or name == "loss"]
             self.bar.update(self.task, note="  ".join(shown))
-        self.sums, self.count, self.held_out = {}, 0, []
+        self.sums, self.counts, self.held_out = {}, Counter(), []
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         if self.bar is not None:

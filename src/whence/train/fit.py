@@ -78,8 +78,11 @@ def fit(method: str, data: str | Path, out: str | Path, model: Any = None, train
     if train.threads:
         torch.set_num_threads(train.threads)
     named = chosen.conditions(model)
-    if named and (several := len({row.files["source"] for row in training_rows})) > 1:
-        raise InputError(f"{data} names {several} sources; {method} expected one, the general atlas, in all rows")
+    learnt_from = {row.files["source"] for row in table if row.split in ("train", "val")}
+    if named and (several := len(learnt_from)) > 1:
+        raise InputError(
+            f"{data} names {several} sources; {method} expected one, the general atlas, in all rows of train and val"
+        )
     attributes = Attributes.of(named, [row.conditions for row in training_rows]) if named else None
     try:
         net = config.build(attributes=attributes)
@@ -97,7 +100,7 @@ def fit(method: str, data: str | Path, out: str | Path, model: Any = None, train
             f"a training lattice of {'x'.join(map(str, frame.shape))} voxels exceeds any memory; "
             f"expected a --spacing above {min(frame.spacing):g} mm, or a --size"
         )
-    net.bind(load)
+    net.bind(load, frame)
     _make_folder(out)
     trainer = _trainer(config, out)
     bank = None if net.retrieval(model) is None else bank_of(out, training_rows, frame)

@@ -170,6 +170,10 @@ def load(folder: str | Path, device: str = "cpu", sampling: Mapping[str, Any] | 
         raise InputError(f"{folder} has no model.safetensors: its training has not finished; run the same fit again")
     networks = load_json(folder / NETWORKS) if (folder / NETWORKS).is_file() else None
     known = Attributes.from_dict(load_json(folder / ATTRIBUTES)) if (folder / ATTRIBUTES).is_file() else None
+    if known is None and find_method(config.method).conditions(config.model):
+        raise InputError(
+            f"{folder} has no {ATTRIBUTES}, which says what its conditions mean; expected the one that fit wrote"
+        )
     method = config.build(networks, known)
     weights = load_weights(model_path(folder))
     expected = method.state_dict()
