@@ -81,7 +81,8 @@ class DiffDefConfig:
         gradient: of that term: network passes it through the registration network, as published; exact takes it for one
             that answers what is still to be gone, so that the field learns nothing that only deceives the network.
         anchor: weight of the field's squared distance from the mean of the general atlas's own registrations to the
-            neighbours, in two rounds, found once each: what decides where the images show no motion.
+            neighbours, in two rounds: what decides where the images show no motion. Each person's is found once and
+            kept, 2 bytes a voxel and axis.
         bending: weight of the field's bending energy, in voxels: of voxels twice as large it weighs 16 times as much
             against the morphology.
         frugal: whether neighbours are registered to one by one, and these and the autoencoder's blocks computed again
