@@ -78,11 +78,10 @@ def fit(method: str, data: str | Path, out: str | Path, model: Any = None, train
     if train.threads:
         torch.set_num_threads(train.threads)
     named = chosen.conditions(model)
-    learnt_from = {row.files["source"] for row in table if row.split in ("train", "val")}
-    if named and (several := len(learnt_from)) > 1:
-        raise InputError(
-            f"{data} names {several} sources; {method} expected one, the general atlas, in all rows of train and val"
-        )
+    sources = {row.files["source"] for row in table if row.split in ("train", "val")} if named else set()
+    if len(sources) > 1:
+        found = f"{data} names {len(sources)} sources"
+        raise InputError(f"{found}; {method} expected one, the general atlas, in all rows of train and val")
     attributes = Attributes.of(named, [row.conditions for row in training_rows]) if named else None
     try:
         net = config.build(attributes=attributes)
