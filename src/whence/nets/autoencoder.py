@@ -80,6 +80,9 @@ class Told(nn.Module):
     It scales and shifts them by channel, and with ``maps`` above 0 it adds so many learnt maps of them over the frame,
     of ``side`` points an axis, each as far as it says: convolutions know no place but by what they see there, and a
     motion that follows from the vector and the place alone need not be seen.
+
+    Maps begin at 0 and what weighs them at random. The other way round both factors of their product begin near 0,
+    and it learns one mode after the other: the mean of all vectors' motions first, how they differ much later.
     """
 
     def __init__(self, dims: int, width: int, channels: int, maps: int = 0, side: int = 16) -> None:
@@ -88,7 +91,10 @@ class Told(nn.Module):
         self.read = nn.Linear(width, sum(self.parts))
         nn.init.zeros_(self.read.weight)
         nn.init.zeros_(self.read.bias)
-        self.maps = nn.Parameter(0.02 * torch.randn(maps, channels, *[side] * dims)) if maps else None
+        if maps:
+            # Of a network's first answers this makes weights that differ by about 1.
+            nn.init.normal_(self.read.weight.data[-maps:], std=2.0)
+        self.maps = nn.Parameter(torch.zeros(maps, channels, *[side] * dims)) if maps else None
 
     def forward(self, features: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
         scale, shift, share = self.read(vector).split(self.parts, dim=1)
