@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from whence.nets.autoencoder import Told
+from whence.nets.tokens import AttributeTokens
 
 
 def along(axis, points, dims):
@@ -41,3 +42,20 @@ def test_it_is_learnt_from_nothing():
         optimizer.step()
     # Scales and shifts alone, which know no place, leave the variance along the ramp.
     assert float(loss.detach()) < 0.02 * float((wanted - wanted.mean(dim=2, keepdim=True)).square().mean())
+
+
+def test_how_vectors_differ_is_learnt_with_their_mean():
+    torch.manual_seed(0)
+    tokens, told = AttributeTokens([0], 16), Told(2, 16, 2, maps=4, side=4)
+    numbers = torch.linspace(-1.7, 1.7, 9)[:, None]
+    mean, slope = torch.randn(2, 1, 2, 4, 4)
+    wanted = mean + numbers[..., None, None] * slope
+    optimizer = torch.optim.Adam([*tokens.parameters(), *told.parameters()], lr=0.01)
+    for _ in range(25):
+        answer = told(torch.zeros_like(wanted), tokens(numbers)[:, 0])
+        loss = (answer - wanted).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    # The mean alone leaves all of this; maps and weights that both began near 0 left 0.4 to 0.9, these 0.05 to 0.08.
+    assert float(loss.detach()) < 0.2 * float((numbers * numbers).mean() * slope.square().mean())

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import time
 from collections import Counter
+from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,13 @@ def progress_bar(transient: bool = False) -> Progress:
     )
 
 
+def stage_of(step: int, stages: Sequence[int]) -> str:
+    """Which stage comes after ``step`` steps, of ``stages`` and all further steps; empty where there are none."""
+    if not stages:
+        return ""
+    return f"stage {sum(step >= end for end in accumulate(stages)) + 1} of {len(stages) + 1}"
+
+
 class Watch(Callback):
     """One bar over all steps, a row of metrics.csv and a TensorBoard entry for each stretch."""
 
@@ -47,9 +56,8 @@ class Watch(Callback):
             if pl_module.first_step:
                 print(f"goes on at step {pl_module.first_step} of {pl_module.settings.steps}")
             self.bar = progress_bar()
-            self.task = self.bar.add_task(
-                self.description, total=pl_module.settings.steps, completed=pl_module.first_step, note=""
-            )
+            self.task = self.bar.add_task("", total=pl_module.settings.steps, note="")
+            self._show(pl_module, pl_module.first_step)
             self.bar.start()
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -58,7 +66,7 @@ class Watch(Callback):
         # Terms change where a stage ends.
         self.counts.update(outputs.keys())
         if self.bar is not None:
-            self.bar.update(self.task, completed=pl_module.first_step + batch_idx + 1)
+            self._show(pl_module, pl_module.first_step + batch_idx + 1)
 
     def on_validation_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -84,6 +92,11 @@ class Watch(Callback):
         if self.bar is not None:
             self.bar.stop()
             self.bar = None
+
+    def _show(self, pl_module: Any, step: int) -> None:
+        assert self.bar is not None
+        stage = stage_of(step, pl_module.method.stages(pl_module.method.config))
+        self.bar.update(self.task, completed=step, description=", ".join(filter(None, (self.description, stage))))
 
     def _rows(self) -> list[dict[str, str]]:
         if not self.path.is_file():
