@@ -107,8 +107,15 @@ class Told(nn.Module):
         return features + F.interpolate(placed, features.shape[2:], mode=mode, align_corners=True)
 
 
+# Voxels that an answer of 1 of a decoder's last convolution stands for.
+REACH = 0.1
+
+
 class FieldDecoder(nn.Module):
     """The decoder of an autoencoder, whose last convolution answers with a field (B, D, *spatial), almost 0 at first.
+
+    A tenth of what it answers is the field: Adam's first steps turn all of its hundreds of weights the same way, and
+    at rates that suit the rest its field would leap by voxels, which takes as long to unlearn as the law to learn.
 
     Without the last normalisation: of features whose deviation is 1 whatever the latents say, a field of an old
     brain could not be many times that of a young one. With ``told`` above 0 it is told a vector (B, told) as well, by
@@ -123,7 +130,7 @@ class FieldDecoder(nn.Module):
         self.first = deepcopy(vae.net.post_quant_conv)
         self.blocks = deepcopy(vae.net.decoder.blocks)
         last = CONV[vae.dims](vae.features[0], vae.dims * vae.patch**vae.dims, 3, padding=1)
-        nn.init.normal_(last.weight, std=1e-3)
+        nn.init.normal_(last.weight, std=1e-3 / REACH)
         nn.init.zeros_(last.bias)
         self.blocks[-2], self.blocks[-1] = nn.Identity(), last
         self.read = nn.Sequential(nn.SiLU(), nn.Linear(told, told), nn.SiLU()) if told else None
@@ -145,7 +152,7 @@ class FieldDecoder(nn.Module):
             if read is not None and str(place) in self.told:
                 features = self.told[str(place)](features, read)
         # Places are no whole voxels, of which half precision has 128.
-        return out_of_blocks(features.float(), self.patch)
+        return out_of_blocks(REACH * features.float(), self.patch)
 
     def begin_as(self, vae: KLAutoencoder) -> None:
         """Take the weights of the image's decoder, all but the last layer's."""
