@@ -20,6 +20,6 @@ def test_its_first_steps_do_not_leap(shape, patch):
         apart.backward()
         optimizer.step()
         found.append(float(apart.detach()) / 0.01)
-    # Of what no motion leaves; a field that is all of the answer leapt to 3 and, in 3D, 150 times that.
+    # Shares of what no motion leaves; a field that is all of the answer leapt to 3 of them, in 3D to 150.
     assert max(found) < 1.5
     assert found[-1] < 0.5

@@ -112,10 +112,10 @@ REACH = 0.1
 
 
 class FieldDecoder(nn.Module):
-    """The decoder of an autoencoder, whose last convolution answers with a field (B, D, *spatial), almost 0 at first.
+    """The decoder of an autoencoder, whose last layer answers with a field (B, D, *spatial), voxels, almost 0 at first.
 
-    A tenth of what it answers is the field: Adam's first steps turn all of its hundreds of weights the same way, and
-    at rates that suit the rest its field would leap by voxels, which takes as long to unlearn as the law to learn.
+    A tenth of what its last convolution answers is the field: Adam's first steps turn all of its hundreds of weights
+    the same way, and at rates that suit the rest the field would leap by voxels, which takes long to unlearn.
 
     Without the last normalisation: of features whose deviation is 1 whatever the latents say, a field of an old
     brain could not be many times that of a young one. With ``told`` above 0 it is told a vector (B, told) as well, by
