@@ -4,6 +4,8 @@ import pytest
 import torch
 from diffdef_small import SHAPES, batch_of, generator, net_of
 
+from whence import kernels
+
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_registration_network_learns_in_windows_of_its_volumes(shape):
@@ -54,7 +56,7 @@ def test_by_the_exact_gradient_a_field_comes_to_its_neighbours_middle(field):
 
     net.registration.forward = velocity
     for _ in range(20):
-        term = net._morphology(made, batch, None).square().sum(dim=1)
+        term = net._morphology(made, batch).square().sum(dim=1)
         (gradient,) = torch.autograd.grad(term.sum(), made)
         made.data -= 0.25 * gradient
     # Half of what is left at every step; by the border a motion goes on as it is there.
@@ -87,14 +89,44 @@ def test_the_anchor_is_what_two_rounds_find_of_each_person_once(field):
 
     net.registration.forward = velocity
     batch["source"][1] = batch["source"][0]
-    found = net._middle(batch)
+    found = net._lie(batch)
     # Three people, of whom one stands beside both.
     assert asked == 3 * [0.5, 0.25]
     expected = torch.tensor([1.5, -0.75]).reshape(1, 2, 1, 1).expand_as(found)
     # What is kept has eleven bits.
     torch.testing.assert_close(found, expected, atol=1e-3, rtol=0)
-    assert torch.equal(net._middle(batch), found)
+    assert torch.equal(net._lie(batch), found)
     assert len(asked) == 6
+
+
+@pytest.mark.parametrize("field", ["velocity", "displacement"])
+def test_a_group_is_moved_on_by_its_mean_picture(field):
+    """People who are the atlas two voxels on, each as bright as they like: all of the way is found in the end."""
+    net, batch = net_of(2, gradient="exact", field=field, anchor=1.0, group_rounds=2), batch_of(SHAPES[0])
+    atlas = batch["source"][:1].expand(2, -1, -1, -1)
+    away = torch.tensor([2.0, 0.0]).reshape(1, 2, 1, 1).expand(2, 2, 32, 24)
+    bright = torch.tensor([1.5, 0.8]).reshape(1, 2, 1, 1)
+    people = bright * kernels.warp(atlas, away).expand(-1, 2, -1, -1) + 0.3 * bright
+    seen = []
+
+    def velocity(moving, fixed):
+        # Of a person half of the way is found, of the group's picture the rest.
+        seen.append(fixed)
+        found = [0.75, 0.25, 0.75, 0.25, 0.6, 0.4, 0.6, 0.4][len(seen) - 1]
+        return away[:1] * found / 2
+
+    net.registration.forward = velocity
+    who = torch.tensor([[3, 1], [3, 1]])
+    found = net.anchor.middle(atlas[:1], people[:1], who[:1])
+    torch.testing.assert_close(found, away[:1], atol=2e-3, rtol=0)
+    # It is as bright as the atlas about it, which the motion changes by a little, and lies a voxel from that.
+    picture = seen[4]
+    expected = kernels.warp(atlas[:1], away[:1] / 2)
+    torch.testing.assert_close(picture[..., 4:-4, :], expected[..., 4:-4, :], atol=0.1, rtol=0)
+    assert float((atlas[:1] - expected)[..., 4:-4, :].abs().max()) > 0.4
+    # Nobody is registered again, nor carried back.
+    assert torch.equal(net.anchor.middle(atlas[:1], people[:1], who[:1]), found)
+    assert len(seen) == 8
 
 
 @pytest.mark.parametrize("registered", [0, 1])
@@ -102,7 +134,7 @@ def test_those_who_are_not_registered_stand_where_they_lie(registered):
     """An exact registration: the mean of all is what is still to be gone, whoever is registered."""
     net, batch = net_of(2, gradient="exact", registered=registered), batch_of(SHAPES[0])
     places = {number: torch.full((2, 32, 24), float(number)) for number in (1, 3, 4)}
-    net.anchor.kept = {number: place.half() for number, place in places.items()}
+    net.anchor.kept = {number: (place.half(),) for number, place in places.items()}
     numbers, made = iter(batch["near_index"][:, : registered or None].flatten().tolist()), 0.5
 
     def velocity(moving, fixed):
@@ -110,7 +142,7 @@ def test_those_who_are_not_registered_stand_where_they_lie(registered):
 
     net.registration.forward = velocity
     field = torch.full((2, 2, 32, 24), made, requires_grad=True)
-    found = net._morphology(field, batch, net._middle(batch))
+    found = net._morphology(field, batch)
     expected = torch.tensor([2.0, 2.5]).reshape(2, 1, 1, 1).expand_as(found) - made
     torch.testing.assert_close(found, expected, atol=1e-3, rtol=0)
 

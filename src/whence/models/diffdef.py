@@ -84,7 +84,7 @@ class DiffDef(Method):
             squarings=config.squarings,
             frugal=config.frugal,
         )
-        self.anchor = Anchor(self.registration, config.field != "displacement")
+        self.anchor = Anchor(self.registration, config.group_rounds, config.field != "displacement")
         self.tokens = AttributeTokens(attributes.kinds, config.width)
         self.unet = ConditionedUNet(dims, config.latent, config.features, config.blocks, config.attention, config.width)
         self.fields = FieldDecoder(self.vae, config.width if config.told else 0, config.maps)
@@ -256,34 +256,29 @@ class DiffDef(Method):
             return terms
         latents = self.drawn(batch["source"].shape[2:], tokens, generator, self.config.through)
         field = self.field_of(latents, tokens)
-        middle = self._middle(batch) if self.config.anchor or self.config.registered else None
-        terms["morphology"] = self._morphology(field, batch, middle).square().sum(dim=1).mean()
+        terms["morphology"] = self._morphology(field, batch).square().sum(dim=1).mean()
         terms["bending"] = bending_energy(field)
         if self.config.anchor:
+            middle = self.anchor.middle(batch["source"], batch["near_target"], batch["near_index"])
             terms["anchor"] = (field - middle).square().sum(dim=1).mean()
         return terms
 
-    def _middle(self, batch: dict[str, torch.Tensor], count: int | None = None) -> torch.Tensor:
+    def _lie(self, batch: dict[str, torch.Tensor], count: int | None = None) -> torch.Tensor:
         """Mean of the general atlas's own fields (B, D, *spatial) onto the neighbours, or the first ``count``."""
         return self.anchor.mean(batch["source"], self._near(batch, count), batch["near_index"][:, :count])
 
     def _near(self, batch: dict[str, torch.Tensor], count: int | None) -> torch.Tensor:
         return batch["near_target"][:, : count and count * self.channels]
 
-    def _morphology(
-        self, field: torch.Tensor, batch: dict[str, torch.Tensor], middle: torch.Tensor | None
-    ) -> torch.Tensor:
-        """Mean displacement (B, D, *spatial) to the neighbours of the atlas that a field makes.
-
-        ``middle`` is where all of them lie from the general atlas, for those who are not registered.
-        """
+    def _morphology(self, field: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Mean displacement (B, D, *spatial) to the neighbours of the atlas that a field makes."""
         exact, count = self.config.gradient == "exact", self.config.registered or None
         with frozen([self.registration]), torch.set_grad_enabled(torch.is_grad_enabled() and not exact):
             carried = kernels.warp(batch["source"], self.displacement(field))
             apart = self.registration.mean(carried, self._near(batch, count))
-        if count and middle is not None:
+        if count:
             # Those who are registered differ from the rest by where they lie, which is known of all.
-            apart = apart + middle - self._middle(batch, count)
+            apart = apart + self._lie(batch) - self._lie(batch, count)
         # What an exact registration would answer to a field that goes a little further: so much less.
         return apart - (field - field.detach()) if exact else apart
 

@@ -29,6 +29,7 @@ _RANGES = (
     ("morphology", 0, 1e6),
     ("bending", 0, 1e6),
     ("anchor", 0, 1e6),
+    ("group_rounds", 0, 16),
     ("through", 0, 1000),
     ("smoothing", 0, 100),
     ("squarings", 0, 16),
@@ -83,6 +84,9 @@ class DiffDefConfig:
         anchor: weight of the field's squared distance from the mean of the general atlas's own registrations to the
             neighbours, in two rounds: what decides where the images show no motion. Each person's is found once and
             kept, 2 bytes a voxel and axis.
+        group_rounds: further rounds of these registrations, onto the mean of the neighbours' pictures as the first
+            carry them back: it has not the noise for which a registration of one falls short. A picture is kept of each
+            person, 2 bytes a voxel.
         bending: weight of the field's bending energy, in voxels: of voxels twice as large it weighs 16 times as much
             against the morphology.
         frugal: whether neighbours are registered to one by one, and these and the autoencoder's blocks computed again
@@ -126,6 +130,7 @@ class DiffDefConfig:
     morphology: float = 1.0
     gradient: Literal["network", "exact"] = "network"
     anchor: float = 0.0
+    group_rounds: int = 0
     bending: float = 1.0
     frugal: bool = False
     through: int = 0
