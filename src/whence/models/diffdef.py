@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from itertools import accumulate
 from typing import Any, ClassVar
 
 import torch
@@ -31,7 +30,7 @@ from whence.models.anchor import Anchor
 from whence.models.attributes import Attributes
 from whence.models.diffdef_config import DiffDefConfig
 from whence.models.diffusion import scheduler, wanted
-from whence.models.method import Method, Neighbours, Prediction, frozen
+from whence.models.method import Method, Neighbours, Prediction, frozen, stage_at
 from whence.models.pretrained import checked
 from whence.nets.autoencoder import FieldDecoder, KLAutoencoder
 from whence.nets.diffusion import ConditionedUNet
@@ -199,10 +198,10 @@ class DiffDef(Method):
         step: int = 0,
     ) -> dict[str, torch.Tensor]:
         c = self.config
-        ends = [0, 0] if c.pretrained else list(accumulate(self.stages(c)))
-        self.stage = stage = sum(step >= end for end in ends)
+        before = self.stages(c)
+        self.stage = stage = 2 if c.pretrained else stage_at(step, before)
         self.lattice.copy_(torch.tensor(batch["source"].shape[2:]))
-        if step == ends[-1]:
+        if step == sum(before):
             # It begins as the decoder of images that the first stage has left.
             self.fields.begin_as(self.vae)
         terms = (self._images, self._registered, self._generated)[stage](batch, generator)

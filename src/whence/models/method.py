@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import accumulate
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
@@ -12,6 +13,11 @@ from torch import nn
 
 from whence.data.frame import Frame
 from whence.models.attributes import Attributes
+
+
+def stage_at(step: int, stages: Sequence[int]) -> int:
+    """Number, from 0, of the stage that a training step belongs to, of ``stages`` and one of all further steps."""
+    return sum(step >= end for end in accumulate(stages))
 
 
 class Prediction(NamedTuple):

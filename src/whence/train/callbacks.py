@@ -6,7 +6,6 @@ import csv
 import time
 from collections import Counter
 from collections.abc import Sequence
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column
 
 from whence.io import replacing
+from whence.models.method import stage_at
 
 
 def progress_bar(transient: bool = False) -> Progress:
@@ -36,7 +36,7 @@ def stage_of(step: int, stages: Sequence[int]) -> str:
     """Which stage comes after ``step`` steps, of ``stages`` and all further steps; empty where there are none."""
     if not stages:
         return ""
-    return f"stage {sum(step >= end for end in accumulate(stages)) + 1} of {len(stages) + 1}"
+    return f"stage {stage_at(step, stages) + 1} of {len(stages) + 1}"
 
 
 class Watch(Callback):

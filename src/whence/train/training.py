@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from whence.data.augment import Augmentation
 from whence.errors import InputError
 from whence.models import Method
+from whence.models.method import stage_at
 from whence.train.settings import TrainConfig
 from whence.train.stream import StepSampler, step_generator
 
@@ -107,9 +108,8 @@ class Stretches(L.LightningDataModule):
 
 def rate_factor(settings: TrainConfig, step: int, stages: Sequence[int] = ()) -> float:
     """Share of the learning rate at a step; of a method that learns in ``stages`` each has its own rise and fall."""
-    first, last = 0, settings.steps
-    for end in accumulate(stages):
-        first, last = (end, last) if step >= end else (first, min(last, end))
+    ends, stage = [0, *accumulate(stages), settings.steps], stage_at(step, stages)
+    first, last = ends[stage], ends[stage + 1]
     done = (step - first) / (last - first)
     if settings.schedule == "linear":
         return min(1.0, 2 * (1 - done))
