@@ -43,7 +43,7 @@ def test_words_on_the_command_line(known):
 
 
 def test_a_column_that_says_nothing_is_refused():
-    with pytest.raises(InputError, match="no two rows to train on differ in 'height'"):
+    with pytest.raises(InputError, match="no row to train on has 'height'"):
         Attributes.of(("height",), ROWS)
 
 

@@ -148,7 +148,7 @@ def test_a_table_without_the_condition_is_refused(run, tmp_path, capsys):
     table = run.parent / "cohort" / "pairs.csv"
     words = ["fit", "diffdef", "--data", str(table), "--out", str(tmp_path / "x"), *SMALL.split(), *STEPS.split()]
     assert cli.main([*words, "--conditions", "[height]"]) == 2
-    assert "differ in 'height'" in capsys.readouterr().err
+    assert "no row to train on has 'height'" in capsys.readouterr().err
 
 
 def test_a_finer_atlas_keeps_its_detail(run, tmp_path):
@@ -189,3 +189,51 @@ def test_a_prediction_says_for_whom_it_is(run, tmp_path):
     out = tmp_path / "p"
     assert cli.main(["predict", str(run), str(run / "general.nii.gz"), "--condition", "age=65", "--out", str(out)]) == 0
     assert Trace.load(out).extras["conditions"] == [{"age": "65"}]
+
+
+def test_conditions_may_be_named_one_by_one(run, tmp_path):
+    out = str(tmp_path / "one")
+    words = ["--condition", "age=65", "--condition", "ventricular_volume=20"]
+    assert cli.main(["atlas", str(run), *words, "--out", out]) == 0
+    assert Trace.load(out).extras["conditions"][0] == {"age": "65", "ventricular_volume": "20"}
+
+
+def test_a_prediction_of_the_atlas_is_the_atlas(run, tmp_path, capsys):
+    general, words = str(run / "general.nii.gz"), ["--condition", "age=65", "--out"]
+    assert cli.main(["atlas", str(run), *words, str(tmp_path / "atlas")]) == 0
+    assert cli.main(["predict", str(run), general, *words, str(tmp_path / "predicted")]) == 0
+    assert "note" not in capsys.readouterr().out
+    fields = [Trace.load(tmp_path / name).displacement.tensor for name in ("atlas", "predicted")]
+    assert torch.equal(*fields)
+
+
+def test_another_image_than_the_atlas_is_said(run, tmp_path, capsys):
+    person = read_pairs(run.parent / "cohort" / "pairs.csv").rows[0].path("target")
+    words = ["--condition", "age=65", "--out", str(tmp_path / "person")]
+    assert cli.main(["predict", str(run), str(person), *words]) == 0
+    assert "is not the general atlas of" in capsys.readouterr().out
+    volume = Volume(torch.rand(1, 1, 32, 40, 32), Grid.regular((32, 40, 32)))
+    write(volume, tmp_path / "volume.nii.gz")
+    assert cli.main(["predict", str(run), str(tmp_path / "volume.nii.gz"), *words]) == 2
+    assert "is 3D; expected a 2D atlas" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["predict", "evaluate"])
+def test_a_table_that_lacks_a_condition_is_said(run, tmp_path, capsys, command):
+    table = read_pairs(run.parent / "cohort" / "pairs.csv").split("test")
+    rows = [{"id": r.id, "split": r.split, **r.files, "age": r.conditions["age"]} for r in table]
+    table = str(write_pairs(tmp_path / "pairs.csv", rows))
+    words = [table] if command == "predict" else ["--data", table]
+    assert cli.main([command, str(run), *words, "--out", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    assert "has a 'ventricular_volume', which is taken for unknown in all" in said
+    assert "'age'" not in said
+
+
+def test_an_older_page_is_said(run, tmp_path, capsys):
+    out = str(tmp_path / "one")
+    for age in ("30", "60"):
+        assert cli.main(["atlas", str(run), "--condition", f"age={age}", "--out", out]) == 0
+        assert ("report.html shows what was here before" in capsys.readouterr().out) == (age == "60")
+        assert cli.main(["report", out]) == 0
+        capsys.readouterr()

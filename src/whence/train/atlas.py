@@ -94,6 +94,8 @@ def write_atlas(
     beside = labels if labels is not None else (run / LABELS if image is None and (run / LABELS).is_file() else None)
     carried = None if beside is None else read_labels(beside)
     names = load_yaml(run / NAMES) if labels is None and (run / NAMES).is_file() else {}
+    if (page := out / "report.html").is_file():
+        print(f"note: {page} shows what was here before; whence report {out} makes it anew")
     folders: list[Path] = []
     with progress_bar() as bar:
         task = bar.add_task("drawing atlases", total=samples * max(1, len(values)), note="")
@@ -159,19 +161,24 @@ def volumes(labels: Volume) -> dict[str, float]:
     return {str(int(n)): round(int(c) * voxel, 3) for n, c in zip(found, counts, strict=True) if int(n)}
 
 
+def check_place(given: Volume, own: Volume, name: str | Path, run: str | Path) -> None:
+    """Raise InputError where an atlas, of a file's name, does not lie where a run's own does."""
+    if given.dims != own.dims:
+        raise InputError(f"{name} is {given.dims}D; expected a {own.dims}D atlas, as the one of {run}")
+    away = float(np.linalg.norm(given.grid.centre - own.grid.centre))
+    if away > FAR:
+        raise InputError(
+            f"the middle of {name} lies {away:.0f} mm from that of the atlas that {run} was trained with; "
+            f"expected one that lies where that does, within {FAR:g} mm"
+        )
+
+
 def _general(run: Path, image: str | Path | None) -> Volume:
     """The general atlas of a run, or another that lies where that one does."""
     if image is not None:
         given = read_image(image)
-        own = read(run / GENERAL).grid if (run / GENERAL).is_file() else given.grid
-        if given.dims != own.dims:
-            raise InputError(f"{image} is {given.dims}D; expected a {own.dims}D atlas, as the one of {run}")
-        away = float(np.linalg.norm(given.grid.centre - own.centre))
-        if away > FAR:
-            raise InputError(
-                f"the middle of {image} lies {away:.0f} mm from that of the atlas that {run} was trained with; "
-                f"expected one that lies where that does, within {FAR:g} mm"
-            )
+        if (run / GENERAL).is_file():
+            check_place(given, read(run / GENERAL), image, run)
         return given
     if not (run / GENERAL).is_file():
         raise InputError(f"{run} holds no {GENERAL} any more; expected the general atlas as --image")

@@ -45,6 +45,7 @@ def evaluate(
     check_folder(out)
     predictor = load(run, device, sampling)
     table = rows_with_truth(data, split, predictor.columns)
+    note_unknown(predictor, table, data)
     rows, absent, kept = [], [], []
     with progress_bar() as bar:
         task = bar.add_task("evaluating", total=len(table), note="")
@@ -80,6 +81,14 @@ def rows_with_truth(data: str | Path, split: str, called: Mapping[str, str] | No
     if not len(rows):
         raise InputError(f"{data} names no target in a row of split {split} of the source's domain; nothing to compare")
     return rows
+
+
+def note_unknown(predictor: Predictor, rows: PairsTable, data: str | Path) -> None:
+    """Say which of the conditions that a method is told no row of a table names."""
+    known = predictor.method.attributes
+    for name in () if known is None else known.names:
+        if not any(name in row.conditions for row in rows):
+            print(f"note: no row of {data} has a {name!r}, which is taken for unknown in all")
 
 
 def _remove_others(folder: Path, kept: Collection[str]) -> None:

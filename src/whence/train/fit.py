@@ -6,6 +6,7 @@ import logging
 import math
 import warnings
 from collections import Counter
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,8 @@ def fit(method: str, data: str | Path, out: str | Path, model: Any = None, train
         changes := differences(known, RunConfig(method, model, train, known.frame, source, pairs))
     ):
         if model_path(out).is_file() or has_checkpoint(out / "checkpoints"):
-            raise InputError(f"{out} holds a run of other settings ({'; '.join(changes)}); choose another --out")
+            other = f"other settings ({'; '.join(changes)})" if known.method == method else known.method
+            raise InputError(f"{out} holds a run of {other}; choose another --out")
         known = None  # it has learnt nothing yet
     frame = known.frame if known else frame_of(training_rows, train)
     config = RunConfig(method, model, train, frame, source, pairs)
@@ -109,8 +111,13 @@ def fit(method: str, data: str | Path, out: str | Path, model: Any = None, train
         def progress(done: int, total: int) -> None:
             bar.update(task, completed=done, total=total)
 
-        samples = samples_of(training_rows, frame, net, train.seed, progress, bank)
-        held_out = held_out_of(table, frame, net, train.seed, bank, samples)
+        try:
+            samples = samples_of(training_rows, frame, net, train.seed, progress, bank)
+            held_out = held_out_of(table, frame, net, train.seed, bank, samples)
+        except InputError:
+            with suppress(OSError):
+                out.rmdir()  # where nothing lies in it yet
+            raise
     print(_summary(table, frame, samples, held_out))
     if leaking := _on_both_sides(table):
         print(f"note: {leaking}: what is found on them is no held-out figure")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.progress import Progress, TaskID
 
 from whence.data.dataset import read_image
@@ -22,8 +23,9 @@ from whence.models.predictor import Predictor
 from whence.retrieval import Bank
 from whence.space import Volume
 from whence.trace import Trace
+from whence.train.atlas import GENERAL, check_place
 from whence.train.callbacks import progress_bar
-from whence.train.evaluate import beside_truth, predict_row, row_generator
+from whence.train.evaluate import beside_truth, note_unknown, predict_row, row_generator
 from whence.train.run import check_alone, check_folder, load
 from whence.train.score import Truth
 
@@ -113,6 +115,10 @@ def predict(
     if image.suffix != ".csv":
         name = image.name.split(".")[0]
         source = read_image(image)
+        # Of an atlas the same draw as that of whence atlas.
+        drawn_for = name if known is None else "atlas"
+        if known is not None and (own := Path(run) / GENERAL).is_file():
+            _check_atlas(source, read_image(own), image, run)
         if predictor.frame.dims < source.dims:
             how = "drawn together" if predictor.method.together else "each by itself"
             print(f"{image} is a volume and the model one of slices: its {predictor.frame.plane} slices, {how}")
@@ -132,7 +138,7 @@ def predict(
                 trace = _drawn(
                     lambda n: predictor.predict(
                         source,
-                        row_generator(n, name),
+                        row_generator(n, drawn_for),
                         asked=replace(asked, rank=(n - seed) % said.cases),
                         **common,
                     ),
@@ -150,6 +156,7 @@ def predict(
         if given is not None:
             raise InputError(f"{image} is a table, which names its own {option}; expected no --{option}")
     table = read_pairs(image, columns=("source",), called=predictor.columns)
+    note_unknown(predictor, table, image)
     # Who is of the target's domain needs no translation into it.
     rows = (table.split(split) if split else table).domain("source")
     folders = []
@@ -170,6 +177,16 @@ def predict(
                 trace = beside_truth(trace, Truth.of(row, trace.image), row)
             folders.append(trace.save(out / row.id))
     return folders
+
+
+def _check_atlas(given: Volume, own: Volume, image: Path, run: str | Path) -> None:
+    """Refuse an image where a run's atlas does not lie, and say where it is another one, as a person's scan is."""
+    check_place(given, own, image, run)
+    if given.tensor.shape != own.tensor.shape or not torch.allclose(given.tensor, own.tensor):
+        print(
+            f"note: {image} is not the general atlas of {run}, which answers with the atlas's field whatever it is "
+            "shown: of a person's scan it does not say how that person would look"
+        )
 
 
 def _drawn(ask: Callable[[int], Trace], seeds: range, done: Callable[[], None]) -> Trace:
