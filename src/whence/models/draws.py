@@ -18,10 +18,11 @@ def joined(draws: Iterable[Trace]) -> Trace:
 
     ``mean of n draws`` and ``deviation of the image``: of the intensities, on the source's scale; ``deviation of the
     place [mm]``: root mean square distance of the source points that the draws name from their mean. Deviations are
-    over n - 1. A mean of fields need be no diffeomorphism, so that the trace itself is a draw's. Tables of what each
-    looked at are joined, with the number of the draw and how far its image lies from the mean (root mean square, on the
-    source's scale); images of it are kept of each draw that looked at others. Where draws looked at different cases,
-    ``draws ... less the mean`` says what each of them brought about. Raises ValueError for fewer than two draws.
+    over n - 1. A mean of fields need be no diffeomorphism, so that the trace itself is a draw's. Tables are
+    joined, with the number of the draw, and of cases that it looked at how far its image lies from the mean (root mean
+    square, on the source's scale); images of it are kept of each draw that looked at others. Where draws looked at
+    different cases, ``draws ... less the mean`` says what each of them brought about. Raises ValueError for fewer than
+    two draws.
     """
     draws = list(draws)
     if len(draws) < 2:
@@ -61,10 +62,10 @@ def _all(draws: list[Trace], far: list[float]) -> dict[str, Any]:
                     shown.append(other.tensor)
                     kept[f"{name}, draw {number}"] = other
         else:
-            numbered = zip(others, far, strict=True)
+            numbered = enumerate(zip(others, far, strict=True), start=1)
             kept[name] = [
-                {"draw": n + 1, **row, "from the mean": round(apart, 4)}
-                for n, (rows, apart) in enumerate(numbered)
+                {"draw": n, **row, **({"from the mean": round(apart, 4)} if "case" in row else {})}
+                for n, (rows, apart) in numbered
                 for row in rows
             ]
     return kept

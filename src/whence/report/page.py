@@ -23,6 +23,7 @@ SCRIPTS = (
     "marks.js",
     "state.js",
     "panels.js",
+    "curves.js",
     "tables.js",
     "controls.js",
     "main.js",

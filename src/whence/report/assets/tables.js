@@ -139,7 +139,7 @@ const STATISTICS = {
 function showMetrics() {
   const row = loaded.row || {};
   const summarised = PAGE.metrics.length > 0;
-  byId("metrics-none").hidden = summarised || Object.keys(row).length > 1;
+  byId("metrics-none").hidden = summarised || PAGE.sweep !== null || Object.keys(row).length > 1;
   byId("metrics").hidden = !summarised;
   byId("metrics-body").replaceChildren(...PAGE.metrics.map((metric) => metricRow(metric, row)));
   const counts = PAGE.metrics.map((metric) => metric.model?.n).filter((n) => typeof n === "number");
@@ -149,7 +149,7 @@ function showMetrics() {
   const known = Object.entries(STATISTICS).filter(([name]) => typeof loaded.statistics[name] === "number");
   const statistics = known.map(([name, label]) => [label, loaded.statistics[name]]);
   const tables = [...list("Metrics of this case", plain), ...loaded.tables, ...list("This trace", statistics)];
-  byId("tables").replaceChildren(...tables.map((table) => plainTable(table, !summarised)));
+  byId("tables").replaceChildren(...sweptTables(), ...tables.map((table) => plainTable(table, !summarised)));
 }
 
 function plainTable({ name, rows }, open) {
