@@ -92,7 +92,7 @@ def _demo(given: list[str]) -> None:
 
     parser = _parser("demo")
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder of the demo's data, run and report")
-    parser.add_argument("--cases", type=int, default=450, help="phantom cases, the last 50 of them held out")
+    parser.add_argument("--cases", type=int, default=450, help="phantom cases, of which a part is held out: 50 of 450")
     parser.add_argument("--size", type=int, default=128, help="voxels along each side")
     parser.add_argument("--steps", type=int, default=0, help="training steps; the recipe's if 0")
     options = parser.parse_args(given)
