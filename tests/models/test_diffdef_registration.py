@@ -2,9 +2,12 @@
 
 import pytest
 import torch
-from diffdef_small import SHAPES, batch_of, generator, net_of
+from diffdef_small import KNOWN, SHAPES, SMALL, batch_of, generator, net_of
 
 from whence import kernels
+from whence.models.anchor import MATCHING_SIGMA, Kept, _match_intensity
+from whence.models.diffdef import DiffDef
+from whence.models.diffdef_config import DiffDefConfig
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -56,7 +59,7 @@ def test_by_the_exact_gradient_a_field_comes_to_its_neighbours_middle(field):
 
     net.registration.forward = velocity
     for _ in range(20):
-        term = net._morphology(made, batch).square().sum(dim=1)
+        term = net._morphology(made, batch, None).square().sum(dim=1)
         (gradient,) = torch.autograd.grad(term.sum(), made)
         made.data -= 0.25 * gradient
     # Half of what is left at every step; by the border a motion goes on as it is there.
@@ -89,44 +92,65 @@ def test_the_anchor_is_what_two_rounds_find_of_each_person_once(field):
 
     net.registration.forward = velocity
     batch["source"][1] = batch["source"][0]
-    found = net._lie(batch)
+    found = net._anchored(batch)
     # Three people, of whom one stands beside both.
     assert asked == 3 * [0.5, 0.25]
     expected = torch.tensor([1.5, -0.75]).reshape(1, 2, 1, 1).expand_as(found)
     # What is kept has eleven bits.
     torch.testing.assert_close(found, expected, atol=1e-3, rtol=0)
-    assert torch.equal(net._lie(batch), found)
+    assert torch.equal(net._anchored(batch), found)
     assert len(asked) == 6
 
 
 @pytest.mark.parametrize("field", ["velocity", "displacement"])
-def test_a_group_is_moved_on_by_its_mean_picture(field):
-    """People who are the atlas two voxels on, each as bright as they like: all of the way is found in the end."""
-    net, batch = net_of(2, gradient="exact", field=field, anchor=1.0, group_rounds=2), batch_of(SHAPES[0])
-    atlas = batch["source"][:1].expand(2, -1, -1, -1)
-    away = torch.tensor([2.0, 0.0]).reshape(1, 2, 1, 1).expand(2, 2, 32, 24)
-    bright = torch.tensor([1.5, 0.8]).reshape(1, 2, 1, 1)
-    people = bright * kernels.warp(atlas, away).expand(-1, 2, -1, -1) + 0.3 * bright
-    seen = []
+def test_a_group_is_moved_on_by_its_mean_image(field):
+    """People whom a shear carries the atlas onto, and the mean of whose images still lies a scaling from it."""
+    net = DiffDef(DiffDefConfig(**{**SMALL, "field": field, "anchor": 1.0, "group_rounds": 2}), 2, 2, 2, KNOWN)
+    atlas = 2 * kernels.gaussian(batch_of((32, 24), 2)["source"][:1], 1.5).repeat(2, 2, 1, 1)
+    atlas[:, 1] *= -0.5
+    x, y = torch.meshgrid(torch.arange(32.0) - 15.5, torch.arange(24.0) - 11.5, indexing="ij")
+    shear, scaling = torch.stack([0.1 * y, 0 * y])[None], torch.stack([0.05 * x, 0.05 * y])[None]
+    moved = [kernels.exp(v, 5) for v in (shear, scaling)]
+    # As bright as they like, which is no motion.
+    shown = kernels.warp(kernels.warp(atlas[:1], moved[1]), moved[0])
+    people = torch.cat([1.5 * shown + 0.2, 0.8 * shown], dim=1).expand(2, -1, -1, -1)
+    asked = []
 
     def velocity(moving, fixed):
-        # Of a person half of the way is found, of the group's picture the rest.
-        seen.append(fixed)
-        found = [0.75, 0.25, 0.75, 0.25, 0.6, 0.4, 0.6, 0.4][len(seen) - 1]
-        return away[:1] * found / 2
+        # Half of the way at a time: of each of three people, then of both groups at once.
+        asked.append((moving, fixed))
+        way = shear if len(moving) == 1 else scaling
+        return (way / 2).expand(len(moving), -1, -1, -1)
 
     net.registration.forward = velocity
-    who = torch.tensor([[3, 1], [3, 1]])
-    found = net.anchor.middle(atlas[:1], people[:1], who[:1])
-    torch.testing.assert_close(found, away[:1], atol=2e-3, rtol=0)
-    # It is as bright as the atlas about it, which the motion changes by a little, and lies a voxel from that.
-    picture = seen[4]
-    expected = kernels.warp(atlas[:1], away[:1] / 2)
-    torch.testing.assert_close(picture[..., 4:-4, :], expected[..., 4:-4, :], atol=0.1, rtol=0)
-    assert float((atlas[:1] - expected)[..., 4:-4, :].abs().max()) > 0.4
-    # Nobody is registered again, nor carried back.
-    assert torch.equal(net.anchor.middle(atlas[:1], people[:1], who[:1]), found)
-    assert len(seen) == 8
+    who = torch.tensor([[3, 1], [1, 4]])
+    mean = net.anchor.mean(atlas, people, who)
+    found = net.anchor.moved_on(mean, atlas, people, who)
+    assert [len(moving) for moving, _ in asked] == 6 * [1] + 2 * [2]
+    # Every second round begins where the first has carried the atlas.
+    for first, second, way in ((0, 1, shear), (6, 7, scaling)):
+        torch.testing.assert_close(asked[first][0], atlas[: len(asked[first][0])])
+        expected = kernels.warp(asked[first][0], kernels.exp(way / 2, 5).expand(len(asked[first][0]), -1, -1, -1))
+        torch.testing.assert_close(asked[second][0], expected)
+    inner = (..., slice(6, -6), slice(6, -6))
+    # What is registered then is the atlas but for the scaling, and as bright.
+    mean_image, wanted = asked[6][1][inner], kernels.warp(atlas, moved[1].expand(2, -1, -1, -1))[inner]
+    assert float((mean_image - wanted).abs().mean()) < 0.5 * float((atlas[inner] - wanted).abs().mean())
+    # The scaling moves the atlas first: what carries it says so to the last digit kept, a velocity in the first order.
+    if field == "displacement":
+        expected = kernels.compose(moved[0], moved[1]).expand(2, -1, -1, -1)
+        torch.testing.assert_close(found[inner], expected[inner], atol=2e-3, rtol=0)
+        assert float((found - kernels.compose(moved[1], moved[0])).abs().max()) > 0.02
+    else:
+        torch.testing.assert_close(found, (shear + scaling).expand(2, -1, -1, -1), atol=2e-3, rtol=0)
+
+
+def test_brightness_is_matched_where_an_image_is_flat_too():
+    like = batch_of((32, 24))["source"]
+    torch.testing.assert_close(_match_intensity(3 * like - 1, like), like, atol=1e-4, rtol=0)
+    flat = _match_intensity(torch.full_like(like, 0.4), like)
+    assert float((flat - kernels.gaussian(like, MATCHING_SIGMA)).abs().max()) < 1e-4
+    assert _match_intensity(like.bfloat16(), like.bfloat16()).dtype == torch.float32
 
 
 @pytest.mark.parametrize("registered", [0, 1])
@@ -134,7 +158,7 @@ def test_those_who_are_not_registered_stand_where_they_lie(registered):
     """An exact registration: the mean of all is what is still to be gone, whoever is registered."""
     net, batch = net_of(2, gradient="exact", registered=registered), batch_of(SHAPES[0])
     places = {number: torch.full((2, 32, 24), float(number)) for number in (1, 3, 4)}
-    net.anchor.kept = {number: (place.half(),) for number, place in places.items()}
+    net.anchor.kept = {number: Kept(place.half()) for number, place in places.items()}
     numbers, made = iter(batch["near_index"][:, : registered or None].flatten().tolist()), 0.5
 
     def velocity(moving, fixed):
@@ -142,7 +166,7 @@ def test_those_who_are_not_registered_stand_where_they_lie(registered):
 
     net.registration.forward = velocity
     field = torch.full((2, 2, 32, 24), made, requires_grad=True)
-    found = net._morphology(field, batch)
+    found = net._morphology(field, batch, net._anchored(batch))
     expected = torch.tensor([2.0, 2.5]).reshape(2, 1, 1, 1).expand_as(found) - made
     torch.testing.assert_close(found, expected, atol=1e-3, rtol=0)
 

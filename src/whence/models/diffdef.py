@@ -255,29 +255,35 @@ class DiffDef(Method):
             return terms
         latents = self.drawn(batch["source"].shape[2:], tokens, generator, self.config.through)
         field = self.field_of(latents, tokens)
-        terms["morphology"] = self._morphology(field, batch).square().sum(dim=1).mean()
+        mean = self._anchored(batch) if self.config.anchor or self.config.registered else None
+        terms["morphology"] = self._morphology(field, batch, mean).square().sum(dim=1).mean()
         terms["bending"] = bending_energy(field)
-        if self.config.anchor:
-            middle = self.anchor.middle(batch["source"], batch["near_target"], batch["near_index"])
-            terms["anchor"] = (field - middle).square().sum(dim=1).mean()
+        if self.config.anchor and mean is not None:
+            mean = self.anchor.moved_on(mean, batch["source"], batch["near_target"], batch["near_index"])
+            terms["anchor"] = (field - mean).square().sum(dim=1).mean()
         return terms
 
-    def _lie(self, batch: dict[str, torch.Tensor], count: int | None = None) -> torch.Tensor:
+    def _anchored(self, batch: dict[str, torch.Tensor], count: int | None = None) -> torch.Tensor:
         """Mean of the general atlas's own fields (B, D, *spatial) onto the neighbours, or the first ``count``."""
         return self.anchor.mean(batch["source"], self._near(batch, count), batch["near_index"][:, :count])
 
     def _near(self, batch: dict[str, torch.Tensor], count: int | None) -> torch.Tensor:
         return batch["near_target"][:, : count and count * self.channels]
 
-    def _morphology(self, field: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Mean displacement (B, D, *spatial) to the neighbours of the atlas that a field makes."""
+    def _morphology(
+        self, field: torch.Tensor, batch: dict[str, torch.Tensor], mean: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Mean displacement (B, D, *spatial) to the neighbours of the atlas that a field makes.
+
+        ``mean`` is the general atlas's own mean field onto all of them, for those who are not registered.
+        """
         exact, count = self.config.gradient == "exact", self.config.registered or None
         with frozen([self.registration]), torch.set_grad_enabled(torch.is_grad_enabled() and not exact):
             carried = kernels.warp(batch["source"], self.displacement(field))
             apart = self.registration.mean(carried, self._near(batch, count))
-        if count:
+        if count and mean is not None:
             # Those who are registered differ from the rest by where they lie, which is known of all.
-            apart = apart + self._lie(batch) - self._lie(batch, count)
+            apart = apart + mean - self._anchored(batch, count)
         # What an exact registration would answer to a field that goes a little further: so much less.
         return apart - (field - field.detach()) if exact else apart
 

@@ -84,9 +84,9 @@ class DiffDefConfig:
         anchor: weight of the field's squared distance from the mean of the general atlas's own registrations to the
             neighbours, in two rounds: what decides where the images show no motion. Each person's is found once and
             kept, 2 bytes a voxel and axis.
-        group_rounds: further rounds of these registrations, onto the mean of the neighbours' pictures as the first
-            carry them back: it has not the noise for which a registration of one falls short. A picture is kept of each
-            person, 2 bytes a voxel.
+        group_rounds: further rounds of these registrations, onto the mean of the neighbours' images as the first carry
+            them into atlas space: in it the noise is averaged away for which a registration of one person falls short.
+            An image is kept of each person, 2 bytes a voxel and channel.
         bending: weight of the field's bending energy, in voxels: of voxels twice as large it weighs 16 times as much
             against the morphology.
         frugal: whether neighbours are registered to one by one, and these and the autoencoder's blocks computed again
@@ -158,6 +158,8 @@ class DiffDefConfig:
                 raise ValueError(f"unknown {name} {getattr(self, name)!r}; expected one of {', '.join(known)}")
         if self.registered > self.neighbours:
             raise ValueError(f"expected at most {self.neighbours} registered, the neighbours; got {self.registered}")
+        if self.group_rounds and not self.anchor:
+            raise ValueError(f"group_rounds move the anchor on; got {self.group_rounds} group_rounds, anchor 0")
         if self.maps and not self.told:
             raise ValueError(
                 f"maps are weighed by conditions that the decoder is told; got {self.maps} maps, told false"
