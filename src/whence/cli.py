@@ -30,8 +30,6 @@ COMMANDS = {
 }
 
 BANK_WORDS = ("build", "add", "remove", "query", "info")
-# Of an option that takes several words, in one place or in several.
-_SEVERAL: dict[str, Any] = {"type": str, "nargs": "+", "action": "extend", "default": []}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -175,8 +173,8 @@ def _predict(given: list[str]) -> None:
     parser.add_argument("--cases", type=int, default=1, help="past cases to show in turn: mean and deviations")
     parser.add_argument("--bank", type=Path, default=None, help="past cases to show, instead of the run's own")
     parser.add_argument("--resection", type=Path, default=None, help="mask of what is to be cut out, as it is planned")
-    parser.add_argument("--condition", **_SEVERAL, help="what is known of a person, as age=65")
-    parser.add_argument("--set", **_SEVERAL, help="options of sampling, as solver_steps=20")
+    parser.add_argument("--condition", type=str, nargs="+", default=[], help="what is known of a person, as age=65")
+    parser.add_argument("--set", type=str, nargs="+", default=[], help="options of sampling, as solver_steps=20")
     parser.add_argument("--evaluator", type=Path, default=None, help="run that judges novelty by its spatial error")
     options = parser.parse_args(given)
     past = (options.patient, options.case, options.resection, options.cases, options.bank)
@@ -194,14 +192,14 @@ def _atlas(given: list[str]) -> None:
     parser = _parser("atlas")
     parser.add_argument("run", type=Path, help="run folder of a method that is told conditions")
     parser.add_argument("--out", type=Path, required=True, help="trace folder, or the folder of a sweep")
-    parser.add_argument("--condition", **_SEVERAL, help="what is asked for, as age=65")
+    parser.add_argument("--condition", type=str, nargs="+", default=[], help="what is asked for, as age=65")
     parser.add_argument("--sweep", type=str, default=None, help="values of one condition in turn, as age=50:80:5")
     parser.add_argument("--samples", type=int, default=1, help="draws of each: mean and deviations")
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn; the same along a sweep")
     parser.add_argument("--image", type=Path, default=None, help="general atlas, if not the run's own")
     parser.add_argument("--labels", type=Path, default=None, help="labels of the general atlas, to be carried")
     parser.add_argument("--device", type=str, default="cpu", help="cpu, cuda, mps")
-    parser.add_argument("--set", **_SEVERAL, help="options of sampling, as solver_steps=20")
+    parser.add_argument("--set", type=str, nargs="+", default=[], help="options of sampling, as solver_steps=20")
     options = parser.parse_args(given)
     chosen = (options.sweep, options.samples, options.seed, options.image, options.labels, options.device)
     for folder in write_atlas(options.run, options.out, options.condition, *chosen, sampling_of(options.set)):
@@ -312,7 +310,7 @@ def _evaluate(given: list[str]) -> None:
     parser.add_argument("--cases", type=int, default=6, help="how many traces to keep for the report")
     parser.add_argument("--seed", type=int, default=0, help="of methods that sample")
     parser.add_argument("--device", type=str, default="cpu", help="cpu, cuda, mps")
-    parser.add_argument("--set", **_SEVERAL, help="options of sampling, as solver_steps=20")
+    parser.add_argument("--set", type=str, nargs="+", default=[], help="options of sampling, as solver_steps=20")
     options = parser.parse_args(given)
     chosen = (options.split, options.cases, options.seed, options.device, sampling_of(options.set))
     summary = evaluate(options.run, options.data, options.out, *chosen)

@@ -38,9 +38,9 @@ class Attributes:
             values = [row[name] for row in rows if name in row]
             if len(set(values)) < 2:
                 known = sorted({key for row in rows for key in row})
-                found = "no two rows to train on differ in" if values else "no row to train on has"
+                reason = "no two rows to train on differ in" if values else "no row to train on has"
                 raise InputError(
-                    f"{found} {name!r}; expected a column of conditions, "
+                    f"{reason} {name!r}; expected a column of conditions, "
                     f"of which the table has {', '.join(known) or 'none'}"
                 )
             strays = [value for value in values if not _is_number(value)]

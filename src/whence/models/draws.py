@@ -19,10 +19,10 @@ def joined(draws: Iterable[Trace]) -> Trace:
     ``mean of n draws`` and ``deviation of the image``: of the intensities, on the source's scale; ``deviation of the
     place [mm]``: root mean square distance of the source points that the draws name from their mean. Deviations are
     over n - 1. A mean of fields need be no diffeomorphism, so that the trace itself is a draw's. Tables are
-    joined, with the number of the draw, and of cases that it looked at how far its image lies from the mean (root mean
-    square, on the source's scale); images of it are kept of each draw that looked at others. Where draws looked at
-    different cases, ``draws ... less the mean`` says what each of them brought about. Raises ValueError for fewer than
-    two draws.
+    joined, with the number of the draw; those of past cases also say how far the draw's image lies from the mean (root
+    mean square, on the source's scale), and images of cases are kept of each draw that looked at others. Where draws
+    looked at different cases, ``draws ... less the mean`` says what each of them brought about. Raises ValueError for
+    fewer than two draws.
     """
     draws = list(draws)
     if len(draws) < 2:

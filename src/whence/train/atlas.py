@@ -14,43 +14,22 @@ import numpy as np
 import torch
 
 from whence.data.dataset import read_image
-from whence.data.pairs import PairsTable
 from whence.errors import InputError
 from whence.field import jacobian_determinant
-from whence.io import load_json, load_yaml, read, read_labels, save_json, save_yaml, write, write_labels
+from whence.io import load_json, load_yaml, read, read_labels, save_json
 from whence.models.draws import joined
 from whence.models.predictor import Predictor
 from whence.space import Volume
 from whence.trace import Trace
 from whence.train.callbacks import progress_bar
 from whence.train.evaluate import row_generator
-from whence.train.run import check_alone, check_folder, load
+from whence.train.general import GENERAL, LABELS, NAMES, check_place
+from whence.train.run import check_alone, check_folder, forget_page, load
 
-# The general atlas and its labels, in the folder of a run whose rows all have it as their source.
-GENERAL, LABELS, NAMES = "general.nii.gz", "general_labels.nii.gz", "label_names.yaml"
 MOST = 200
 LEAST_DETERMINANT = 1e-3
 # What a page calls the images of such a trace.
 SIDES = {"source": "General atlas", "prediction": "Conditional atlas"}
-# Of the middles of two general atlases, mm: the field knows its own frame alone.
-FAR = 5.0
-
-
-def keep_general(rows: PairsTable, run: Path, anew: bool = True) -> None:
-    """Keep the one source of all rows in the run's folder, with its labels where they are the same in all.
-
-    ``anew``: whatever another table has left there goes.
-    """
-    if anew:
-        for name in (GENERAL, LABELS, NAMES):
-            (run / name).unlink(missing_ok=True)
-    if not (run / GENERAL).is_file():
-        write(read(rows.rows[0].path("source")), run / GENERAL)
-    labels = {row.files.get("source_labels") for row in rows}
-    path = labels.pop() if len(labels) == 1 else None
-    if path is not None and not (run / LABELS).is_file():
-        write_labels(read_labels(path), run / LABELS)
-        save_yaml(rows.label_names, run / NAMES)
 
 
 def write_atlas(
@@ -94,8 +73,6 @@ def write_atlas(
     beside = labels if labels is not None else (run / LABELS if image is None and (run / LABELS).is_file() else None)
     carried = None if beside is None else read_labels(beside)
     names = load_yaml(run / NAMES) if labels is None and (run / NAMES).is_file() else {}
-    if (page := out / "report.html").is_file():
-        print(f"note: {page} shows what was here before; whence report {out} makes it anew")
     folders: list[Path] = []
     with progress_bar() as bar:
         task = bar.add_task("drawing atlases", total=samples * max(1, len(values)), note="")
@@ -109,6 +86,7 @@ def write_atlas(
                 bar.advance(task)
             trace = traces[0] if samples == 1 else joined(traces)
             folders.append(trace.with_truth(None, carried).save(out if value is None else out / "cases" / title))
+    forget_page(out)
     if values:
         for old in before - {folder.name for folder in folders}:
             shutil.rmtree(out / "cases" / old, ignore_errors=True)
@@ -134,7 +112,8 @@ def _atlas(
     extras: dict[str, Any] = {"log Jacobian": trace.image.with_tensor(determinant.clamp_min(LEAST_DETERMINANT).log())}
     if labels is not None:
         found = volumes(trace.carry(labels))
-        extras["volumes [ml]"] = [{names.get(label, label): volume for label, volume in found.items()}]
+        # A label that has vanished has a volume of 0.
+        extras["volumes [ml]"] = [{names.get(label, label): found.get(label, 0.0) for label in volumes(labels)}]
     return replace(trace, extras={**trace.extras, **extras})
 
 
@@ -159,18 +138,6 @@ def volumes(labels: Volume) -> dict[str, float]:
     voxel = float(np.prod(labels.grid.spacing)) * (10.0 if labels.dims == 2 else 1.0) / 1000
     found, counts = torch.unique(labels.tensor, return_counts=True)
     return {str(int(n)): round(int(c) * voxel, 3) for n, c in zip(found, counts, strict=True) if int(n)}
-
-
-def check_place(given: Volume, own: Volume, name: str | Path, run: str | Path) -> None:
-    """Raise InputError where an atlas, of a file's name, does not lie where a run's own does."""
-    if given.dims != own.dims:
-        raise InputError(f"{name} is {given.dims}D; expected a {own.dims}D atlas, as the one of {run}")
-    away = float(np.linalg.norm(given.grid.centre - own.grid.centre))
-    if away > FAR:
-        raise InputError(
-            f"the middle of {name} lies {away:.0f} mm from that of the atlas that {run} was trained with; "
-            f"expected one that lies where that does, within {FAR:g} mm"
-        )
 
 
 def _general(run: Path, image: str | Path | None) -> Volume:

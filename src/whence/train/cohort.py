@@ -17,7 +17,7 @@ from whence.io import load_json, replacing
 from whence.memory import keep_freed_memory
 from whence.train.callbacks import progress_bar
 from whence.train.register import RECORD, Images, RegisterConfig, check_similarities, made_of, register_files
-from whence.train.run import check_folder
+from whence.train.run import check_folder, forget_page
 from whence.train.similarity import find_similarity
 
 TABLE = "registrations.csv"
@@ -65,8 +65,7 @@ def register_table(
         for record in _run(tasks, jobs, scheduler):
             found[record["id"]] = record
             if record["state"] == "done":
-                # A page there is tells of what this has replaced.
-                (out / "report.html").unlink(missing_ok=True)
+                forget_page(out)
             bar.update(task, advance=1, note=f"{record['id']} {record['state']}")
             _write(_in_order(found, rows), out / TABLE)
     _write(_in_order(found, rows), out / TABLE)

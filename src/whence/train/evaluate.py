@@ -19,7 +19,8 @@ from whence.models.cases import Asked
 from whence.models.predictor import Predictor
 from whence.trace import Trace
 from whence.train.callbacks import progress_bar
-from whence.train.run import check_folder, load
+from whence.train.general import check_sources
+from whence.train.run import check_folder, forget_page, load
 from whence.train.score import OF_THE_TRACE, Truth, nothing, score, summarise
 
 
@@ -46,6 +47,7 @@ def evaluate(
     predictor = load(run, device, sampling)
     table = rows_with_truth(data, split, predictor.columns)
     note_unknown(predictor, table, data)
+    check_sources(predictor, run, [row.path("source") for row in table])
     rows, absent, kept = [], [], []
     with progress_bar() as bar:
         task = bar.add_task("evaluating", total=len(table), note="")
@@ -69,6 +71,7 @@ def evaluate(
     content = {"method": predictor.method.name, "split": split, "n": len(rows), "cases": kept, "metrics": summary}
     save_json(content, out / "summary.json")
     _remove_others(out / "cases", kept)
+    forget_page(out)
     return summary
 
 
@@ -88,7 +91,7 @@ def note_unknown(predictor: Predictor, rows: PairsTable, data: str | Path) -> No
     known = predictor.method.attributes
     for name in () if known is None else known.names:
         if not any(name in row.conditions for row in rows):
-            print(f"note: no row of {data} has a {name!r}, which is taken for unknown in all")
+            print(f"note: none of these rows of {data} has a {name!r}, which is taken for unknown in all")
 
 
 def _remove_others(folder: Path, kept: Collection[str]) -> None:

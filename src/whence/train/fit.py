@@ -21,10 +21,10 @@ from whence.data.unpaired import UnpairedDataset
 from whence.errors import InputError
 from whence.models import find_method
 from whence.models.attributes import Attributes
-from whence.train.atlas import keep_general
 from whence.train.callbacks import Watch, progress_bar
 from whence.train.cases import bank_of
 from whence.train.checkpoints import LAST, WholeCheckpoints, has_checkpoint, latest_checkpoint
+from whence.train.general import keep_general
 from whence.train.run import (
     RunConfig,
     check_alone,
@@ -102,22 +102,23 @@ def fit(method: str, data: str | Path, out: str | Path, model: Any = None, train
             f"expected a --spacing above {min(frame.spacing):g} mm, or a --size"
         )
     net.bind(load, frame)
+    made = not out.exists()
     _make_folder(out)
-    trainer = _trainer(config, out)
-    bank = None if net.retrieval(model) is None else bank_of(out, training_rows, frame)
-    with progress_bar(transient=True) as bar:
-        task = bar.add_task("reading images", total=None, note="")
+    try:
+        trainer = _trainer(config, out)
+        bank = None if net.retrieval(model) is None else bank_of(out, training_rows, frame)
+        with progress_bar(transient=True) as bar:
+            task = bar.add_task("reading images", total=None, note="")
 
-        def progress(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
+            def progress(done: int, total: int) -> None:
+                bar.update(task, completed=done, total=total)
 
-        try:
             samples = samples_of(training_rows, frame, net, train.seed, progress, bank)
             held_out = held_out_of(table, frame, net, train.seed, bank, samples)
-        except InputError:
-            with suppress(OSError):
-                out.rmdir()  # where nothing lies in it yet
-            raise
+    except InputError:
+        with suppress(OSError):
+            out.rmdir() if made else None  # it stays where something lies in it
+        raise
     print(_summary(table, frame, samples, held_out))
     if leaking := _on_both_sides(table):
         print(f"note: {leaking}: what is found on them is no held-out figure")

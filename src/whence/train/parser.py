@@ -33,7 +33,28 @@ class Parser(ArgumentParser):
             if value:
                 load_yaml(value)
             files += ["--config", value]
-        return super().parse_args([*files, *rest], *more, **options)
+        return super().parse_args([*files, *self._gathered(rest)], *more, **options)
+
+    def _gathered(self, words: Sequence[str]) -> list[str]:
+        """The words, those behind a repeated option of several values all behind the first."""
+        several = {name for action in self._actions if action.nargs in ("+", "*") for name in action.option_strings}
+        groups: list[list[str]] = [[]]
+        first: dict[str, list[str]] = {}
+        group = groups[0]
+        for word in words:
+            name, equals, value = word.partition("=")
+            if name in first:
+                group = first[name]
+            elif word.startswith("--"):
+                group = [name] if name in several else [word]
+                groups.append(group)
+                if name in several:
+                    first[name] = group
+            else:
+                group.append(word)
+            if name in several and equals:
+                group.append(value)
+        return [word for group in groups for word in group]
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         raise InputError(self._sentence(" ".join(message.split()))) from ex

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.progress import Progress, TaskID
 
 from whence.data.dataset import read_image
@@ -23,10 +22,10 @@ from whence.models.predictor import Predictor
 from whence.retrieval import Bank
 from whence.space import Volume
 from whence.trace import Trace
-from whence.train.atlas import GENERAL, check_place
 from whence.train.callbacks import progress_bar
 from whence.train.evaluate import beside_truth, note_unknown, predict_row, row_generator
-from whence.train.run import check_alone, check_folder, load
+from whence.train.general import check_sources
+from whence.train.run import check_alone, check_folder, forget_page, load
 from whence.train.score import Truth
 
 # The overlap of masks from which two tumours are one, and how many times the tumour a plan may take out unasked.
@@ -117,8 +116,7 @@ def predict(
         source = read_image(image)
         # Of an atlas the same draw as that of whence atlas.
         drawn_for = name if known is None else "atlas"
-        if known is not None and (own := Path(run) / GENERAL).is_file():
-            _check_atlas(source, read_image(own), image, run)
+        check_sources(predictor, run, [image])
         if predictor.frame.dims < source.dims:
             how = "drawn together" if predictor.method.together else "each by itself"
             print(f"{image} is a volume and the model one of slices: its {predictor.frame.plane} slices, {how}")
@@ -148,6 +146,7 @@ def predict(
         _warn_of_strangers(trace, str(image))
         if plan is not None and tumour is not None:
             _warn_of_plan(plan, tumour, str(said.resection))
+        forget_page(out)
         return [_judged(trace, judge).save(out)]
     named = {"target": target, "labels": labels, "mask": mask}
     named |= {"patient": said.patient, "case": said.case, "resection": said.resection}
@@ -156,9 +155,10 @@ def predict(
         if given is not None:
             raise InputError(f"{image} is a table, which names its own {option}; expected no --{option}")
     table = read_pairs(image, columns=("source",), called=predictor.columns)
-    note_unknown(predictor, table, image)
     # Who is of the target's domain needs no translation into it.
     rows = (table.split(split) if split else table).domain("source")
+    note_unknown(predictor, rows, image)
+    check_sources(predictor, run, [row.path("source") for row in rows])
     folders = []
     with progress_bar() as bar:
         task = bar.add_task("predicting", total=len(rows) * samples, note="")
@@ -176,17 +176,8 @@ def predict(
             if "target" in row.files:
                 trace = beside_truth(trace, Truth.of(row, trace.image), row)
             folders.append(trace.save(out / row.id))
+    forget_page(out)
     return folders
-
-
-def _check_atlas(given: Volume, own: Volume, image: Path, run: str | Path) -> None:
-    """Refuse an image where a run's atlas does not lie, and say where it is another one, as a person's scan is."""
-    check_place(given, own, image, run)
-    if given.tensor.shape != own.tensor.shape or not torch.allclose(given.tensor, own.tensor):
-        print(
-            f"note: {image} is not the general atlas of {run}, which answers with the atlas's field whatever it is "
-            "shown: of a person's scan it does not say how that person would look"
-        )
 
 
 def _drawn(ask: Callable[[int], Trace], seeds: range, done: Callable[[], None]) -> Trace:

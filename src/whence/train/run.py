@@ -136,6 +136,11 @@ def check_folder(out: Path) -> None:
         raise InputError(f"cannot write to {out}: no permission in {there}")
 
 
+def forget_page(out: Path) -> None:
+    """Remove the page of a folder: it tells of what has been replaced."""
+    (out / "report.html").unlink(missing_ok=True)
+
+
 # What says of a folder what it holds.
 _SIGNS = {"trace.json": "a trace", "bank.json": "a case bank", "config.yaml": "a run", "phantom.yaml": "a data set"}
 
