@@ -148,7 +148,7 @@ def test_the_field_stays_in_the_frame_it_was_learnt_in(shape):
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"told": True, "maps": 2, "gradient": "exact", "anchor": 0.5, "registered": 1}]
+    "options", [{}, {"told": True, "maps": 2, "gradient": "exact", "anchor": 0.5, "registered": 1, "group_rounds": 1}],
 )
 def test_half_precision_trains_and_its_field_has_fractions_of_a_voxel(options):
     net, batch = net_of(2, **options), batch_of(SHAPES[0])
@@ -174,6 +174,7 @@ def test_the_recipe_of_volumes_takes_a_step_of_each_stage():
         assert bool(torch.isfinite(report["loss"]))
     assert {"morphology", "anchor"} <= report.keys()
     assert net.anchor.kept.keys() == {1, 3}
+    assert all(kept.image is not None for kept in net.anchor.kept.values())
 
 
 def test_draws_are_seeded_and_conditions_heard():
@@ -260,6 +261,7 @@ def test_what_makes_no_model_is_said():
         ({"field": "veloctiy"}, "unknown field"),
         ({"gradient": "extact"}, "unknown gradient"),
         ({"maps": 4}, "weighed by conditions that the decoder is told"),
+        ({"group_rounds": 2}, "move the anchor on; got 2 group_rounds, anchor 0"),
     ]:
         with pytest.raises(ValueError, match=reason):
             DiffDefConfig(**options)

@@ -147,6 +147,13 @@ def test_a_table_that_changed_is_noticed(interrupted, surgery, tmp_path, capsys)
     assert not (run / "model.safetensors").exists()
 
 
+def test_another_methods_run_is_named(interrupted, capsys):
+    run, command = interrupted
+    data = command[command.index("--data") + 1]
+    assert main(["fit", "pix2pix", "--data", data, "--out", str(run)]) == 2
+    assert f"{run} holds a run of {command[1]}; choose another --out" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("damage", [torn, lambda p: p.write_bytes(b""), lambda p: p.write_bytes(bytes(5000))])
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(damage, interrupted, unbroken, capsys):
     run, command = interrupted
