@@ -148,7 +148,8 @@ def test_the_field_stays_in_the_frame_it_was_learnt_in(shape):
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"told": True, "maps": 2, "gradient": "exact", "anchor": 0.5, "registered": 1, "group_rounds": 1}],
+    "options",
+    [{}, {"told": True, "maps": 2, "gradient": "exact", "anchor": 0.5, "registered": 1, "group_rounds": 1}],
 )
 def test_half_precision_trains_and_its_field_has_fractions_of_a_voxel(options):
     net, batch = net_of(2, **options), batch_of(SHAPES[0])
