@@ -70,8 +70,8 @@ class Anchor:
 
     def _of(self, atlas: torch.Tensor, person: torch.Tensor, number: int) -> Kept:
         if number not in self.kept:
-            found = (None if part is None else part[0].to("cpu", torch.float16) for part in self._found(atlas, person))
-            self.kept[number] = Kept(*found)  # type: ignore[arg-type]
+            field, image = self._found(atlas, person)
+            self.kept[number] = Kept(_stored(field), None if image is None else _stored(image))
         return self.kept[number]
 
     @torch.no_grad()
@@ -92,6 +92,10 @@ class Anchor:
 
     def _displacement(self, velocity: torch.Tensor) -> torch.Tensor:
         return kernels.exp(velocity, self.registration.squarings)
+
+
+def _stored(part: torch.Tensor) -> torch.Tensor:
+    return part[0].to("cpu", torch.float16)
 
 
 def _match_intensity(image: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

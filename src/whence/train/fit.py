@@ -116,8 +116,9 @@ def fit(method: str, data: str | Path, out: str | Path, model: Any = None, train
             samples = samples_of(training_rows, frame, net, train.seed, progress, bank)
             held_out = held_out_of(table, frame, net, train.seed, bank, samples)
     except InputError:
-        with suppress(OSError):
-            out.rmdir() if made else None  # it stays where something lies in it
+        if made:
+            with suppress(OSError):
+                out.rmdir()  # it stays where something lies in it
         raise
     print(_summary(table, frame, samples, held_out))
     if leaking := _on_both_sides(table):

@@ -146,8 +146,9 @@ def predict(
         _warn_of_strangers(trace, str(image))
         if plan is not None and tumour is not None:
             _warn_of_plan(plan, tumour, str(said.resection))
+        folder = _judged(trace, judge).save(out)
         forget_page(out)
-        return [_judged(trace, judge).save(out)]
+        return [folder]
     named = {"target": target, "labels": labels, "mask": mask}
     named |= {"patient": said.patient, "case": said.case, "resection": said.resection}
     named |= {"condition": said.conditions or None}
